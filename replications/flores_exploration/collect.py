@@ -1,0 +1,98 @@
+"""The costly pass: every text through the model and its SAEs, counted as the study counts.
+
+Belieni (2025) recorded, per layer, language and feature, the sum of activations, the number of
+active tokens, and the squared reconstruction error. One pass collects all of it for all layers.
+"""
+
+import argparse
+from pathlib import Path
+
+from pydantic import PositiveInt
+
+from langsae import stream
+from langsae.command import run
+from langsae.compute import Compute
+from langsae.corpora.parallel import ParallelCorpus
+from langsae.errors import InputError
+from langsae.files import publish
+from langsae.models.language_model import LanguageModel, pick_device
+from langsae.models.source import LoadedModel, load_source
+from langsae.models.tokens import TokenisedCorpus, TokenPolicy, tokenise
+from langsae.params import Spec, section
+from langsae.reducers.base import Reducer
+from langsae.reducers.counts import FeatureCounts
+from langsae.reducers.reconstruction import Reconstruction
+from langsae.saes.bank import load_bank
+
+STUDY = "flores_exploration"
+
+
+class Run(Spec):
+    """One model of the study: names from params.yaml, and how its texts are counted.
+
+    features: dictionary size of its SAEs, which the published token counts carry as a factor.
+    """
+
+    model: str
+    corpus: str
+    saes: str
+    features: PositiveInt
+    policy: TokenPolicy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", help=f"a key of `{STUDY}.runs` in params.yaml")
+    name = parser.parse_args().run
+    compute = section("compute", Compute)
+    compute.apply()
+    out = Path("artifacts") / STUDY / section("profile", str) / name
+    collect(section(f"{STUDY}.runs.{name}", Run), compute, out, Path("scratch") / STUDY)
+
+
+def collect(run: Run, compute: Compute, out: Path, scratch: Path) -> None:
+    """Count `run` and publish `tokens.json` and, where there are SAEs, the reducers at `out`."""
+    corpus = ParallelCorpus.load(Path("artifacts/corpora") / f"{run.corpus}.jsonl")
+    folder = Path("artifacts/models") / run.model
+    source = load_source(folder)
+    tokens = tokenise(source.tokenizer, corpus, run.policy)
+    facts = {
+        "counts": tokens.counts(),
+        "texts": len(corpus),
+        "inputs": {"corpus": corpus.digest(), "model": source.description},
+    }
+    reducers: list[Reducer] = []
+    if source.network is not None:
+        reducers = _collect_features(run, compute, tokens, corpus.digest(), source, scratch)
+    with publish(out) as part:
+        part.mkdir(parents=True)
+        stream.save_all(reducers, part, {"tokens": facts})
+
+
+def _collect_features(
+    run: Run,
+    compute: Compute,
+    tokens: TokenisedCorpus,
+    digest: str,
+    source: LoadedModel,
+    scratch: Path,
+) -> list[Reducer]:
+    model = LanguageModel(source, pick_device(compute.device))
+    bank = load_bank(Path("artifacts/saes") / run.saes, model.device)
+    model.check(bank)
+    widths = {coder.n_features for coder in bank.values()}
+    if widths != {run.features}:
+        raise InputError(f"saes {run.saes}: have widths {widths}, the run says {run.features}")
+    header = stream.header(model, bank, tokens, digest)
+    shape = (len(bank), len(tokens.languages))
+    device = str(model.device)
+    reducers = [
+        FeatureCounts(header, *shape, run.features, device),
+        Reconstruction(header, *shape, model.d_model, device),
+    ]
+    stream.collect(model, bank, tokens, reducers, compute, scratch)
+    return reducers
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,82 @@
+"""Activations of a corpus in chunks: computed once in one LM pass, revisited from disk."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from langsae.compute import Compute
+from langsae.files import publish
+from langsae.models.hooks import HookPoint
+from langsae.models.language_model import LanguageModel
+from langsae.models.tokens import TokenisedCorpus
+
+
+class ActivationChunks(Sequence):
+    """chunk i → {hook: float32 [n, d]}: the counted positions of a seeded mix of texts.
+
+    Each chunk holds about `chunk_tokens` positions. It is computed when first asked for, by one LM
+    pass for all hooks, and kept as a file in `folder` (disk, not memory, grows with the text).
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        hooks: Sequence[str],
+        corpus: TokenisedCorpus,
+        compute: Compute,
+        chunk_tokens: int,
+        seed: int,
+        folder: Path,
+    ) -> None:
+        self.model = model
+        self.hooks = [HookPoint.parse(hook) for hook in hooks]
+        self.corpus = corpus
+        self.folder = folder
+        self.plan = _plan(corpus, compute.batch_tokens, chunk_tokens, seed)
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        path = self.folder / f"chunk{index}.safetensors"
+        if not path.is_file():
+            with publish(path) as temporary:
+                save_file(self._compute(index), temporary)
+        # cloned: tensors of a mapped file are not aligned, which can change the last bit of sums
+        return {hook: value.clone() for hook, value in load_file(path).items()}
+
+    def _compute(self, index: int) -> dict[str, Tensor]:
+        rows: dict[HookPoint, list[Tensor]] = {hook: [] for hook in self.hooks}
+        groups = self.plan[index]
+        for group in tqdm(groups, desc=f"activations {index + 1}/{len(self)}", unit="batch"):
+            batch = self.corpus.batch(group).to(self.model.device)
+            for hook, value in self.model.activations(batch.ids, self.hooks).items():
+                rows[hook].append(value[batch.counted].float().cpu())
+        return {str(hook): torch.cat(parts) for hook, parts in rows.items()}
+
+    def clear(self) -> None:
+        """Remove the files."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _plan(
+    corpus: TokenisedCorpus, batch_tokens: int, chunk_tokens: int, seed: int
+) -> list[list[list[int]]]:
+    """Batches (text indices) of each chunk: all batches in a seeded order, cut by token count."""
+    batches = corpus.batches(batch_tokens)
+    chunks: list[list[list[int]]] = [[]]
+    size = 0
+    for index in np.random.default_rng(seed).permutation(len(batches)):
+        tokens = sum(len(corpus.ids[text]) - corpus.skipped for text in batches[index])
+        if chunks[-1] and size + tokens > chunk_tokens:
+            chunks.append([])
+            size = 0
+        chunks[-1].append(batches[index])
+        size += tokens
+    return chunks

@@ -1,0 +1,74 @@
+"""The `langsae` command."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from langsae import command, own_run, profiles
+from langsae.errors import InputError
+from langsae.verify import studies_of, verify
+
+
+def main() -> None:
+    """Parse the command line and run the command; bad input is one line and exit status 2."""
+    arguments = _parser().parse_args()
+    command.run(lambda: sys.exit(arguments.action(arguments)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="langsae", description="How SAE features behave across languages."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_profile(commands)
+    _add_verify(commands)
+    _add_run(commands)
+    return parser
+
+
+def _add_profile(commands) -> None:
+    sub = commands.add_parser("profile", help="compose conf/ into params.yaml for `dvc repro`")
+    sub.add_argument("name", choices=profiles.PROFILES)
+    sub.set_defaults(action=lambda arguments: profiles.write(arguments.name))
+
+
+def _add_verify(commands) -> None:
+    sub = commands.add_parser("verify", help="published numbers beside measured ones")
+    sub.add_argument("--study", action="append", default=[], help="only this one; may be repeated")
+    sub.add_argument("--all", action="store_true", help="every row, not only the summary")
+    sub.add_argument(
+        "--acknowledge", action="store_true",
+        help="accept changed verdicts: write results/verification.json and README's table",
+    )  # fmt: skip
+    sub.set_defaults(action=_verify)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    unknown = set(arguments.study) - set(studies_of("."))
+    if unknown:
+        known = ", ".join(studies_of(".")) or "none; run this in the project's folder"
+        raise InputError(f"no study '{unknown.pop()}' with a published.yaml here: {known}")
+    return verify(arguments.study, ".", arguments.acknowledge, arguments.all)
+
+
+def _add_run(commands) -> None:
+    sub = commands.add_parser(
+        "run",
+        help="a study's measures on your own model, SAEs and corpus",
+        description=own_run.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sub.add_argument("study")
+    sub.add_argument("--model", required=True)
+    sub.add_argument("--sae", required=True)
+    sub.add_argument("--corpus", required=True)
+    sub.add_argument("--hooks", required=True, help="comma-separated, as resid_post.9,resid_post.15")
+    sub.add_argument("--languages", required=True, help="comma-separated ISO 639-1 codes")
+    sub.add_argument("--out", type=Path, required=True, help="folder for everything that is made")
+    sub.add_argument("--rows", help="rows of the corpus, as a Python slice such as 0:500")
+    sub.add_argument("--train-rows", help="rows to train on, when --sae is train; default --rows")
+    sub.add_argument("--latents", type=int, default=4096, help="dictionary size")
+    sub.add_argument("--k", type=int, default=32, help="of a TopK SAE trained here")
+    sub.add_argument("--transformer-lens-weights", action="store_true")
+    sub.add_argument("--count-bos", action="store_true", help="BOS enters the SAEs and counts")
+    sub.set_defaults(action=own_run.run)

@@ -1,0 +1,149 @@
+"""From texts to batches of token ids, with masks instead of conventions."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from langsae.corpora.parallel import ParallelCorpus
+from langsae.errors import InputError
+from langsae.params import Spec
+
+
+class TokenPolicy(Spec):
+    """How a text becomes positions, and which of them count.
+
+    bos: put the tokenizer's BOS in front, or nothing; never left to a tokenizer's default.
+    count_bos: whether that position enters SAEs and counts.
+    max_tokens: truncate to this many tokens (BOS included); None keeps all.
+    Padding is always on the right and never counts.
+    """
+
+    bos: Literal["prepend", "none"] = "prepend"
+    count_bos: bool = False
+    max_tokens: PositiveInt | None = None
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """The counted positions of a batch, one row each: int64 [N] columns."""
+
+    language: Tensor  # index into the collection's languages
+    example: Tensor  # index of the text within its language
+    token: Tensor  # token id
+    position: Tensor  # position within the text, BOS included
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """B texts, right-padded to T positions."""
+
+    ids: Tensor  # int64 [B, T]
+    counted: Tensor  # bool [B, T]: real and, by policy, counted
+    language: Tensor  # int64 [B]
+    example: Tensor  # int64 [B]
+
+    def to(self, device: torch.device) -> "TokenBatch":
+        """The same batch on another device."""
+        return TokenBatch(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+    def table(self) -> TokenTable:
+        """The counted positions in row-major order: the order of `activations[counted]`."""
+        row, position = self.counted.nonzero(as_tuple=True)
+        return TokenTable(
+            self.language[row], self.example[row], self.ids[row, position], position
+        )
+
+
+@dataclass(frozen=True)
+class TokenisedCorpus:
+    """Token ids of every text of every language, under one policy."""
+
+    languages: tuple[str, ...]
+    ids: tuple[tuple[int, ...], ...]
+    language: tuple[int, ...]
+    example: tuple[int, ...]
+    policy: TokenPolicy
+
+    @property
+    def skipped(self) -> int:
+        """How many leading positions of each text do not count."""
+        return int(self.policy.bos == "prepend" and not self.policy.count_bos)
+
+    def counts(self) -> dict[str, int]:
+        """Counted tokens per language."""
+        totals = dict.fromkeys(self.languages, 0)
+        for ids, language in zip(self.ids, self.language, strict=True):
+            totals[self.languages[language]] += len(ids) - self.skipped
+        return totals
+
+    def batches(self, batch_tokens: int) -> list[list[int]]:
+        """Groups of text indices whose padded size stays within `batch_tokens` positions.
+
+        Texts are ordered by length (then by index), so little is padded; a longer text is alone.
+        """
+        order = sorted(range(len(self.ids)), key=lambda index: (len(self.ids[index]), index))
+        groups: list[list[int]] = []
+        for index in order:
+            length = len(self.ids[index])
+            if groups and length * (len(groups[-1]) + 1) <= batch_tokens:
+                groups[-1].append(index)
+            else:
+                groups.append([index])
+        return groups
+
+    def batch(self, indices: Sequence[int]) -> TokenBatch:
+        """The padded batch of these texts."""
+        rows = [self.ids[index] for index in indices]
+        width = max(map(len, rows))
+        ids = torch.zeros(len(rows), width, dtype=torch.int64)
+        counted = torch.zeros(len(rows), width, dtype=torch.bool)
+        for row, tokens in enumerate(rows):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            counted[row, self.skipped : len(tokens)] = True
+        return TokenBatch(
+            ids,
+            counted,
+            torch.tensor([self.language[index] for index in indices]),
+            torch.tensor([self.example[index] for index in indices]),
+        )
+
+
+def tokenise(tokenizer, corpus: ParallelCorpus, policy: TokenPolicy) -> TokenisedCorpus:
+    """Tokenise every text of `corpus` with a transformers tokenizer.
+
+    Raises InputError where the policy asks for a BOS that the tokenizer does not have, or a text
+    yields no counted token.
+    """
+    bos = _bos(tokenizer, policy)
+    ids, language, example = [], [], []
+    for index, code in enumerate(corpus.texts):
+        texts = list(corpus.texts[code])
+        for row, tokens in enumerate(_encode(tokenizer, texts)):
+            kept = tuple((bos + tokens)[: policy.max_tokens])
+            if len(kept) <= (0 if policy.count_bos else len(bos)):
+                raise InputError(f"corpus {corpus.name}: {code} text {row} has no tokens to count")
+            ids.append(kept)
+            language.append(index)
+            example.append(row)
+    return TokenisedCorpus(tuple(corpus.texts), tuple(ids), tuple(language), tuple(example), policy)
+
+
+def _bos(tokenizer, policy: TokenPolicy) -> list[int]:
+    if policy.bos == "none":
+        return []
+    if tokenizer.bos_token_id is None:
+        raise InputError("the tokenizer has no BOS token; set `bos: none` in the token policy")
+    return [tokenizer.bos_token_id]
+
+
+def _encode(tokenizer, texts: list[str]) -> Iterator[list[int]]:
+    yield from tokenizer(
+        texts, add_special_tokens=False, return_attention_mask=False, verbose=False
+    )["input_ids"]

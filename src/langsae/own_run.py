@@ -1,0 +1,139 @@
+"""A study's measures on your own model, SAEs and corpus, without editing files.
+
+  --model   smollm2-135m | path/to/folder | owner/name@revision | tiny
+  --sae     train | path/with/{layer} | release:NAME:ID-with-{layer}
+            | owner/name@revision:path/with/{layer}
+  --corpus  udhr | libreoffice_help | texts.csv | texts.jsonl | path/to/flores/folder
+
+The stages are those of the pipeline; they run one after the other inside --out, where they leave
+params.yaml, artifacts/, results/ and paper_figures/. Run the same command again to resume.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from langsae.errors import InputError
+from langsae.files import publish
+from langsae.params import load_yaml
+
+# replications/ and conf/ lie beside src/ in a checkout.
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the stages of `arguments.study`; the exit status of the first that fails, or 0."""
+    stages = ROOT / "replications" / arguments.study
+    if not (stages / "collect.py").is_file():
+        raise InputError(f"no study '{arguments.study}' in {ROOT / 'replications'}")
+    params = _params(arguments)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with publish(arguments.out / "params.yaml") as temporary:
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(params)), encoding="utf-8")
+    for module, *names in _stages(arguments.study, params):
+        status = subprocess.run(
+            [sys.executable, "-m", module, *names],
+            cwd=arguments.out,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            check=False,
+        ).returncode
+        if status:
+            return status
+    print(f"done: see {arguments.out}/results and {arguments.out}/paper_figures")
+    return 0
+
+
+def _stages(study: str, params: dict[str, Any]) -> list[tuple[str, ...]]:
+    shared = [
+        *(("langsae.stages.corpus", name) for name in params["corpora"]),
+        ("langsae.stages.model", "own"),
+        ("langsae.stages.saes", "own"),
+    ]
+    base = f"replications.{study}"
+    return [*shared, (f"{base}.collect", "own"), (f"{base}.measure",), (f"{base}.figures", "own")]
+
+
+def _params(arguments: argparse.Namespace) -> dict[str, Any]:
+    common = load_yaml(ROOT / "conf" / "common.yaml")
+    policy = {"bos": "prepend", "count_bos": arguments.count_bos}
+    training = arguments.sae == "train"
+    corpora = {"own": _corpus(arguments, arguments.rows)}
+    if training:
+        corpora["train"] = _corpus(arguments, arguments.train_rows or arguments.rows)
+    bank = _bank(arguments) | {
+        "model": "own",
+        "corpus": "train" if training else "own",
+        "policy": policy,
+        "hooks": arguments.hooks.split(","),
+    }
+    run_ = {"model": "own", "corpus": "own", "saes": "own", "features": arguments.latents,
+            "policy": policy}  # fmt: skip
+    return {
+        "profile": "own",
+        "seed": common["seed"],
+        "compute": common["compute"],
+        "corpora": corpora,
+        "models": {"own": _model(arguments)},
+        "saes": {"own": bank},
+        arguments.study: {**common[arguments.study], "runs": {"own": run_}},
+    }
+
+
+def _model(arguments: argparse.Namespace) -> dict[str, Any]:
+    name = arguments.model
+    weights = "transformer_lens" if arguments.transformer_lens_weights else "as published"
+    if name == "tiny":
+        return {"source": "tiny"}
+    if name in ("smollm2-135m", "gemma-3-270m"):
+        return {"source": "embedded", "name": name}
+    if Path(name).is_dir():
+        return {"source": "folder", "path": str(Path(name).resolve()), "weights": weights}
+    repo, revision = _repo(name)
+    return {"source": "hub", "repo": repo, "revision": revision, "weights": weights}
+
+
+def _bank(arguments: argparse.Namespace) -> dict[str, Any]:
+    text = arguments.sae
+    if text == "train":
+        training = {"n_latents": arguments.latents, "k": arguments.k, "batch_tokens": 2048,
+                    "warmup_steps": 50, "epochs": 10, "input_norm": "standard"}  # fmt: skip
+        return {"source": "train", "training": training}
+    if text.startswith("release:"):
+        _, release, identifier = _three(text)
+        return {"source": "sae_lens", "release": release, "id": identifier}
+    if ":" in text:
+        place, path = text.split(":", 1)
+        repo, revision = _repo(place)
+        return {"source": "hub", "repo": repo, "revision": revision, "path": path}
+    return {"source": "folder", "path": str(Path(text).resolve())}
+
+
+def _corpus(arguments: argparse.Namespace, rows: str | None) -> dict[str, Any]:
+    name, path = arguments.corpus, Path(arguments.corpus).resolve()
+    common = {"languages": arguments.languages.split(","), "normalise": "NFC", "rows": rows}
+    if name in ("udhr", "libreoffice_help"):
+        return {"source": name, **common}
+    if path.is_dir():
+        return {"source": "flores_folder", "folder": str(path), **common}
+    if path.is_file():
+        return {"source": "local", "path": str(path), **common}
+    raise InputError(f"--corpus {name}: neither udhr, libreoffice_help, a file nor a folder")
+
+
+def _repo(text: str) -> tuple[str, str]:
+    repo, _, revision = text.partition("@")
+    if not repo or repo.startswith((".", "/")):
+        raise InputError(f"'{text}': no such folder, and not a hub id like owner/name@revision")
+    return repo, revision or "main"
+
+
+def _three(text: str) -> list[str]:
+    parts = text.split(":", 2)
+    if len(parts) != 3:
+        raise InputError(f"--sae {text}: write release:NAME:ID, with {{layer}} in the id")
+    return parts

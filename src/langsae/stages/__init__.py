@@ -1,0 +1,1 @@
+"""Pipeline stages that every study shares; each module is one stage of dvc.yaml."""

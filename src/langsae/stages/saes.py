@@ -1,0 +1,91 @@
+"""Stage prepare_saes: train or fetch one bank of params.yaml, probe it and publish its folder."""
+
+import argparse
+from pathlib import Path
+
+from langsae.activations import ActivationChunks
+from langsae.command import run
+from langsae.compute import Compute
+from langsae.corpora.parallel import ParallelCorpus
+from langsae.files import digest, publish, read_json, write_json
+from langsae.models.hooks import HookPoint
+from langsae.models.language_model import LanguageModel, load
+from langsae.models.tokens import tokenise
+from langsae.params import section
+from langsae.saes.bank import folder_of, locate, write_index
+from langsae.saes.load import load_sae
+from langsae.saes.probe import check_fit
+from langsae.saes.spec import BankSpec, EmptyBank, TrainedBank
+from langsae.saes.train import train_bank
+
+SAES = Path("artifacts/saes")
+SCRATCH = Path("scratch/saes")
+# Tokens an SAE is probed with before it is used.
+PROBE_TOKENS = 4096
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="a key of `saes` in params.yaml")
+    name = parser.parse_args().name
+    compute = section("compute", Compute)
+    compute.apply()
+    prepare(section(f"saes.{name}", BankSpec), compute, SAES / name)
+
+
+def prepare(spec: BankSpec, compute: Compute, out: Path) -> None:
+    """Train or fetch the bank of `spec` and publish it at `out`."""
+    if isinstance(spec, EmptyBank):
+        with publish(out) as bank:
+            bank.mkdir(parents=True)
+            write_json(bank / "bank.json", {"spec": spec.model_dump(mode="json"), "saes": {}})
+        return
+    model = load(Path("artifacts/models") / spec.model, compute.device)
+    chunks = _activations(spec, model, compute)
+    with publish(out) as bank:
+        bank.mkdir(parents=True)
+        if isinstance(spec, TrainedBank):
+            specs = dict.fromkeys(spec.hooks, spec.training)
+            train_bank(chunks, specs, chunks.folder / "training", bank / "saes",
+                       device=model.device, checkpoint_seconds=compute.checkpoint_seconds)  # fmt: skip
+            places = {hook: {"path": f"saes/{hook}"} for hook in spec.hooks}
+        else:
+            places = locate(spec)
+        write_index(bank, spec, places, _probe(spec, places, bank, model, chunks))
+    chunks.clear()
+
+
+def _activations(spec: BankSpec, model: LanguageModel, compute: Compute) -> ActivationChunks:
+    """The activations of the bank's texts; a loaded bank only needs enough for the probe."""
+    trained = isinstance(spec, TrainedBank)
+    corpus = ParallelCorpus.load(Path("artifacts/corpora") / f"{spec.corpus}.jsonl")
+    key = digest([
+        spec.model_dump(mode="json"), compute.model_dump(), corpus.digest(),
+        read_json(Path("artifacts/models") / spec.model / "model.json"),
+    ])  # fmt: skip
+    return ActivationChunks(
+        model,
+        spec.hooks,
+        tokenise(model.tokenizer, corpus, spec.policy),
+        compute,
+        spec.chunk_tokens if trained else PROBE_TOKENS,
+        spec.training.seed if trained else 0,
+        SCRATCH / key,
+    )
+
+
+def _probe(spec, places, bank: Path, model: LanguageModel, chunks: ActivationChunks) -> dict:
+    coders = {}
+    for hook, place in places.items():
+        point = HookPoint.parse(hook)
+        sae = load_sae(folder_of(place, bank), point, getattr(spec, "architecture", None))
+        coders[point] = sae.to(model.device)
+    sample = {
+        HookPoint.parse(hook): value[:PROBE_TOKENS].to(model.device)
+        for hook, value in chunks[0].items()
+    }
+    return check_fit(coders, [sample])
+
+
+if __name__ == "__main__":
+    run(main)

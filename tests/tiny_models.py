@@ -1,0 +1,395 @@
+"""Tiny random models, SAEs and corpora, each in the layout its published repository has.
+
+Every function returns {path in the repository: bytes}; `publish` puts them all on a stand-in hub.
+Sizes are the smallest the real loaders take: 12 layers because release gpt2-small-res-jb has 12 SAEs.
+"""
+
+import io
+import json
+from functools import cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import save as to_safetensors
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+
+D_MODEL = 16
+D_MLP = 4 * D_MODEL
+N_HEADS = 2
+D_SAE = 64
+N_CTX = 128
+N_VOCAB = 300  # 256 bytes, a few merges, the special tokens
+GPT2_LAYERS, PYTHIA_LAYERS, LLAMA_LAYERS = 12, 6, 2
+GEMMA_FOLDER = "layer_20/width_16k/average_l0_71"
+EOT = "<|endoftext|>"
+SENTENCES = {
+    "eng_Latn": ["The cat sat on the mat. ", "It rained all day, and then it stopped."],
+    "spa_Latn": ["El gato se sentó en la alfombra.", "Llovió todo el día y luego paró."],
+    "jpn_Jpan": ["猫がマットの上に座った。", "一日中雨が降り、それから止んだ。"],
+    "rus_Cyrl": ["Кошка сидела на коврике.", "Весь день шёл дождь, а потом перестал."],
+}
+
+Files = dict[str, bytes]
+
+
+def publish(hub) -> dict[str, str]:
+    """Every repository below on `hub`; returns the commit of each."""
+    repos = {
+        "gpt2": gpt2(),
+        "EleutherAI/pythia-70m-deduped": pythia(),
+        "HuggingFaceTB/SmolLM2-135M": llama(),
+        "jbloom/GPT2-Small-SAEs-Reformatted": gpt2_saes(),
+        "ctigges/pythia-70m-deduped__res-sm_processed": pythia_saes(),
+        "EleutherAI/sae-Llama-3.2-1B-131k": sparsify_saes(),
+        "google/gemma-scope-2b-pt-res": gemma_scope(),
+    }
+    commits = {repo_id: hub.add_repo(repo_id, files) for repo_id, files in repos.items()}
+    gated = "meta-llama/Llama-3.2-1B"
+    commits[gated] = hub.add_repo(gated, llama(), gated=True)
+    script = {
+        "flores.py": b"# a script data set: datasets >= 4 refuses it\n",
+        "README.md": b"# FLORES\n",
+    }
+    hub.add_repo("facebook/flores", script, "dataset")
+    commits["facebook/flores"] = hub.add_repo(
+        "facebook/flores", flores(), "dataset", revision="refs/convert/parquet"
+    )
+    return commits
+
+
+def _json(value) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _weights(tensors: dict[str, np.ndarray]) -> bytes:
+    return to_safetensors(
+        tensors, metadata={"format": "pt"}
+    )  # transformers refuses any other format
+
+
+class _Draw:
+    """Named random float32 arrays from one seed."""
+
+    def __init__(self, seed: int):
+        self.rng = np.random.default_rng(seed)
+
+    def __call__(self, *shape: int, mean: float = 0.0) -> np.ndarray:
+        return (mean + 0.2 * self.rng.standard_normal(shape)).astype(np.float32)
+
+    def affine(self, name: str, *shape: int) -> dict[str, np.ndarray]:
+        return {f"{name}.weight": self(*shape), f"{name}.bias": self(shape[0])}
+
+    def norm(self, name: str) -> dict[str, np.ndarray]:
+        return {f"{name}.weight": self(D_MODEL, mean=1.0), f"{name}.bias": self(D_MODEL)}
+
+
+@cache
+def _byte_bpe(special: tuple[str, ...]) -> Tokenizer:
+    """Byte-level BPE; `special` take the first ids, as in GPT-NeoX."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=N_VOCAB,
+        special_tokens=list(special),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    lines = [line for lines in SENTENCES.values() for line in lines]
+    tokenizer.train_from_iterator(lines * 4, trainer)
+    return tokenizer
+
+
+def _with_end_last(tokenizer: Tokenizer) -> Tokenizer:
+    """GPT-2 keeps <|endoftext|> in the vocabulary itself, as its last id (50256 there)."""
+    parts = json.loads(tokenizer.to_str())
+    vocab = parts["model"]["vocab"]
+    vocab[EOT] = len(vocab)
+    built = Tokenizer.from_str(json.dumps(parts))
+    built.add_special_tokens([EOT])
+    return built
+
+
+def gpt2() -> Files:
+    tokenizer = _with_end_last(_byte_bpe(()))
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    bpe = json.loads(tokenizer.to_str())["model"]
+    merges = "\n".join(" ".join(pair) for pair in bpe["merges"])
+    n_vocab = tokenizer.get_vocab_size()
+    config = {
+        "activation_function": "gelu_new",
+        "architectures": ["GPT2LMHeadModel"],
+        "attn_pdrop": 0.1,
+        "bos_token_id": n_vocab - 1,
+        "embd_pdrop": 0.1,
+        "eos_token_id": n_vocab - 1,
+        "initializer_range": 0.02,
+        "layer_norm_epsilon": 1e-05,
+        "model_type": "gpt2",
+        "n_ctx": N_CTX,
+        "n_embd": D_MODEL,
+        "n_head": N_HEADS,
+        "n_layer": GPT2_LAYERS,
+        "n_positions": N_CTX,
+        "resid_pdrop": 0.1,
+        "vocab_size": n_vocab,
+    }
+    return {
+        "config.json": _json(config),
+        "model.safetensors": _weights(_gpt2_tensors(n_vocab)),
+        "tokenizer.json": tokenizer.to_str().encode(),
+        "tokenizer_config.json": _json({"model_max_length": N_CTX}),
+        "vocab.json": _json(bpe["vocab"]),
+        "merges.txt": f"#version: 0.2\n{merges}\n".encode(),
+    }
+
+
+def _gpt2_tensors(n_vocab: int) -> dict[str, np.ndarray]:
+    """GPT-2 stores its linear layers input first, so the bias length is given apart."""
+    draw = _Draw(0)
+    tensors = {"wte.weight": draw(n_vocab, D_MODEL), "wpe.weight": draw(N_CTX, D_MODEL)}
+    for i in range(GPT2_LAYERS):
+        for name, d_in, d_out in (
+            ("attn.c_attn", D_MODEL, 3 * D_MODEL),
+            ("attn.c_proj", D_MODEL, D_MODEL),
+            ("mlp.c_fc", D_MODEL, D_MLP),
+            ("mlp.c_proj", D_MLP, D_MODEL),
+        ):
+            tensors[f"h.{i}.{name}.weight"] = draw(d_in, d_out)
+            tensors[f"h.{i}.{name}.bias"] = draw(d_out)
+        tensors |= draw.norm(f"h.{i}.ln_1") | draw.norm(f"h.{i}.ln_2")
+    return tensors | draw.norm("ln_f")
+
+
+def pythia() -> Files:
+    tokenizer = _byte_bpe((EOT, "<|padding|>"))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    config = {
+        "architectures": ["GPTNeoXForCausalLM"],
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "hidden_act": "gelu",
+        "hidden_size": D_MODEL,
+        "initializer_range": 0.02,
+        "intermediate_size": D_MLP,
+        "layer_norm_eps": 1e-05,
+        "max_position_embeddings": N_CTX,
+        "model_type": "gpt_neox",
+        "num_attention_heads": N_HEADS,
+        "num_hidden_layers": PYTHIA_LAYERS,
+        "rotary_emb_base": 10000,
+        "rotary_pct": 0.25,
+        "tie_word_embeddings": False,
+        "torch_dtype": "float16",
+        "use_cache": True,
+        "use_parallel_residual": True,
+        "vocab_size": N_VOCAB + 4,  # published: 50,304 rows for 50,277 tokens
+    }
+    special = {"bos_token": EOT, "eos_token": EOT, "unk_token": EOT}
+    tokenizer_config = {"add_prefix_space": False, "tokenizer_class": "GPTNeoXTokenizer", **special}
+    return {
+        "config.json": _json(config),
+        "model.safetensors": _weights(_pythia_tensors(N_VOCAB + 4)),
+        "tokenizer.json": tokenizer.to_str().encode(),
+        "tokenizer_config.json": _json(tokenizer_config),
+        "special_tokens_map.json": _json(special),
+    }
+
+
+def _pythia_tensors(n_vocab: int) -> dict[str, np.ndarray]:
+    draw = _Draw(1)
+    tensors = {"gpt_neox.embed_in.weight": draw(n_vocab, D_MODEL)}
+    for i in range(PYTHIA_LAYERS):
+        layer = f"gpt_neox.layers.{i}"
+        tensors |= draw.norm(f"{layer}.input_layernorm")
+        tensors |= draw.norm(f"{layer}.post_attention_layernorm")
+        tensors |= draw.affine(f"{layer}.attention.query_key_value", 3 * D_MODEL, D_MODEL)
+        tensors |= draw.affine(f"{layer}.attention.dense", D_MODEL, D_MODEL)
+        tensors |= draw.affine(f"{layer}.mlp.dense_h_to_4h", D_MLP, D_MODEL)
+        tensors |= draw.affine(f"{layer}.mlp.dense_4h_to_h", D_MODEL, D_MLP)
+    tensors |= draw.norm("gpt_neox.final_layer_norm")
+    tensors["embed_out.weight"] = draw(n_vocab, D_MODEL)
+    return {name: tensor.astype(np.float16) for name, tensor in tensors.items()}  # as published
+
+
+def llama() -> Files:
+    """Llama-3.2's shape (grouped queries, tied embeddings, BOS from the post-processor)."""
+    begin, end = "<|begin_of_text|>", "<|end_of_text|>"
+    tokenizer = _byte_bpe((begin, end))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A", pair=f"{begin} $A {begin} $B", special_tokens=[(begin, 0)]
+    )
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "head_dim": D_MODEL // N_HEADS,
+        "hidden_act": "silu",
+        "hidden_size": D_MODEL,
+        "intermediate_size": D_MLP,
+        "max_position_embeddings": N_CTX,
+        "model_type": "llama",
+        "num_attention_heads": N_HEADS,
+        "num_hidden_layers": LLAMA_LAYERS,
+        "num_key_value_heads": 1,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 500000.0,
+        "tie_word_embeddings": True,
+        "torch_dtype": "bfloat16",
+        "vocab_size": N_VOCAB,
+    }
+    tokenizer_config = {
+        "bos_token": begin,
+        "eos_token": end,
+        "model_max_length": N_CTX,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    return {
+        "config.json": _json(config),
+        "model.safetensors": _weights(_llama_tensors()),
+        "tokenizer.json": tokenizer.to_str().encode(),
+        "tokenizer_config.json": _json(tokenizer_config),
+    }
+
+
+def _llama_tensors() -> dict[str, np.ndarray]:
+    draw, d_kv = _Draw(2), D_MODEL // N_HEADS
+    tensors = {"model.embed_tokens.weight": draw(N_VOCAB, D_MODEL)}
+    shapes = {
+        "self_attn.q_proj": (D_MODEL, D_MODEL),
+        "self_attn.k_proj": (d_kv, D_MODEL),
+        "self_attn.v_proj": (d_kv, D_MODEL),
+        "self_attn.o_proj": (D_MODEL, D_MODEL),
+        "mlp.gate_proj": (D_MLP, D_MODEL),
+        "mlp.up_proj": (D_MLP, D_MODEL),
+        "mlp.down_proj": (D_MODEL, D_MLP),
+    }
+    for i in range(LLAMA_LAYERS):
+        for name, shape in shapes.items():
+            tensors[f"model.layers.{i}.{name}.weight"] = draw(*shape)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            tensors[f"model.layers.{i}.{name}.weight"] = draw(D_MODEL, mean=1.0)
+    return tensors | {"model.norm.weight": draw(D_MODEL, mean=1.0)}
+
+
+def _sae_tensors(seed: int) -> dict[str, np.ndarray]:
+    draw = _Draw(seed)
+    return {
+        "W_enc": draw(D_MODEL, D_SAE),
+        "b_enc": draw(D_SAE),
+        "W_dec": draw(D_SAE, D_MODEL),
+        "b_dec": draw(D_MODEL),
+    }
+
+
+def gpt2_saes() -> Files:
+    """The oldest sae_lens layout: hook_point instead of hook_name, dtype as torch prints it."""
+    files = {}
+    for i in range(GPT2_LAYERS):
+        hook = f"blocks.{i}.hook_resid_pre"
+        config = {
+            "model_name": "gpt2-small",
+            "hook_point": hook,
+            "hook_point_layer": i,
+            "hook_point_head_index": None,
+            "dataset_path": "Skylion007/openwebtext",
+            "context_size": N_CTX,
+            "d_in": D_MODEL,
+            "d_sae": D_SAE,
+            "dtype": "torch.float32",
+            "device": "cpu",
+        }
+        weights = _sae_tensors(100 + i) | {"scaling_factor": np.ones(D_SAE, np.float32)}
+        files[f"{hook}/cfg.json"] = _json(config)
+        files[f"{hook}/sae_weights.safetensors"] = _weights(weights)
+        files[f"{hook}/sparsity.safetensors"] = _weights(
+            {"sparsity": np.full(D_SAE, -3, np.float32)}
+        )
+    return files
+
+
+def pythia_saes() -> Files:
+    """The sae_lens 3 to 5 layout; this release has no sparsity file."""
+    files = {}
+    for i in range(PYTHIA_LAYERS):
+        config = {
+            "architecture": "standard",
+            "d_in": D_MODEL,
+            "d_sae": D_SAE,
+            "dtype": "float32",
+            "device": "cpu",
+            "model_name": "pythia-70m-deduped",
+            "hook_name": f"blocks.{i}.hook_resid_post",
+            "hook_layer": i,
+            "hook_head_index": None,
+            "activation_fn_str": "relu",
+            "apply_b_dec_to_input": True,
+            "finetuning_scaling_factor": False,
+            "normalize_activations": "none",
+            "context_size": N_CTX,
+            "prepend_bos": True,
+            "dataset_path": "EleutherAI/the_pile_deduplicated",
+            "dataset_trust_remote_code": True,
+            "sae_lens_training_version": None,
+        }
+        files[f"{i}-res-sm/cfg.json"] = _json(config)
+        files[f"{i}-res-sm/sae_weights.safetensors"] = _weights(_sae_tensors(200 + i))
+    return files
+
+
+def sparsify_saes() -> Files:
+    files = {"config.json": _json({"model": "meta-llama/Llama-3.2-1B", "ctx_len": N_CTX})}
+    config = {"expansion_factor": D_SAE // D_MODEL, "normalize_decoder": True, "num_latents": D_SAE}
+    config |= {"k": 4, "multi_topk": False, "d_in": D_MODEL}
+    for i in range(LLAMA_LAYERS):
+        own = _sae_tensors(300 + i)
+        weights = {
+            "encoder.weight": np.ascontiguousarray(own["W_enc"].T),
+            "encoder.bias": own["b_enc"],
+            "W_dec": own["W_dec"],
+            "b_dec": own["b_dec"],
+        }
+        files[f"layers.{i}.mlp/cfg.json"] = _json(config)
+        files[f"layers.{i}.mlp/sae.safetensors"] = _weights(weights)
+    return files
+
+
+def gemma_scope() -> Files:
+    """JumpReLU. sae_lens takes the published sizes (2,304 x 16,384) from the names: override them."""
+    array = io.BytesIO()
+    np.savez(array, **_sae_tensors(400), threshold=np.full(D_SAE, 0.1, np.float32))
+    return {f"{GEMMA_FOLDER}/params.npz": array.getvalue()}
+
+
+def flores(sentences: dict[str, list[str]] = SENTENCES) -> Files:
+    """The parquet conversion: one folder a language (the script's config), one a split.
+
+    Assumed from the converter's habit ({config}/{split}/0000.parquet); columns as in flores.py.
+    """
+    files = {}
+    for language, lines in sentences.items():
+        n = len(lines)
+        columns = {
+            "id": pa.array(range(1, n + 1), pa.int32()),
+            "URL": ["https://en.wikinews.org/wiki/A_page"] * n,
+            "domain": ["wikinews"] * n,
+            "topic": ["Weather"] * n,
+            "has_image": pa.array([0] * n, pa.int32()),
+            "has_hyperlink": pa.array([0] * n, pa.int32()),
+            "sentence": lines,
+        }
+        for split in ("dev", "devtest"):
+            buffer = io.BytesIO()
+            pq.write_table(pa.table(columns), buffer)
+            files[f"{language}/{split}/0000.parquet"] = buffer.getvalue()
+    return files
