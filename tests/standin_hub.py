@@ -1,8 +1,8 @@
 """A stand-in for the model hub: serves small repositories on 127.0.0.1 in the hub's own protocol.
 
-The real loaders (transformers, TransformerLens, sae_lens, sparsify, datasets) run against it unchanged
-once HF_ENDPOINT names it. huggingface_hub reads that variable when imported, so a loader runs in a
-process of its own: `run_with_hub`.
+The real loaders (transformers, TransformerLens, sae_lens, sparsify, datasets) run against it
+unchanged once HF_ENDPOINT names it. huggingface_hub reads that variable when imported, so a loader
+runs in a process of its own: `run_with_hub`.
 """
 
 import hashlib
@@ -46,8 +46,11 @@ class Request(NamedTuple):
 
 @dataclass
 class Fault:
-    kind: str  # "unavailable" (503), "reset" or "truncate" (half the body), "corrupt" (one wrong byte)
+    kind: (
+        str  # "unavailable" (503), "reset" or "truncate" (half the body), "corrupt" (a wrong byte)
+    )
     times: int
+    method: str
 
 
 @dataclass
@@ -74,7 +77,7 @@ class StandinHub:
 
     def __enter__(self):
         handler = type("Handler", (_Handler,), {"hub": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.server = _Server(("127.0.0.1", 0), handler)
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
@@ -89,14 +92,13 @@ class StandinHub:
     @property
     def environ(self) -> dict[str, str]:
         """What a loader's process needs: this hub, a cache of its own, no token, no other host."""
-        proxies = {name: DEAD_PROXY for name in ("http_proxy", "https_proxy", "all_proxy")}
+        proxies = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), DEAD_PROXY)
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(self.folder / "hf_home"),
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
             "SPARSIFY_DISABLE_TRITON": "1",
             **proxies,
             **{name.upper(): value for name, value in proxies.items()},
@@ -124,19 +126,18 @@ class StandinHub:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_bytes(data)
         repo = self.repos.setdefault((repo_type, repo_id), Repo())
-        repo.gated = gated
+        repo.gated = repo.gated or gated
         repo.revisions[revision] = commit
         repo.commits[commit] = {path: root / path for path in contents}
         return commit
 
-    def fault(self, path: str, kind: str, times: int = 1):
+    def fault(self, path: str, kind: str, times: int = 1, method: str = "GET"):
         """The next `times` requests whose path ends with `path` go wrong; see `Fault.kind`."""
-        self.faults[path] = Fault(kind, times)
+        self.faults[path] = Fault(kind, times, method)
 
     def take_fault(self, path: str, method: str) -> str | None:
         for suffix, fault in self.faults.items():
-            applies = method == "GET" or fault.kind == "unavailable"
-            if path.endswith(suffix) and applies and fault.times > 0:
+            if path.endswith(suffix) and method == fault.method and fault.times > 0:
                 fault.times -= 1
                 return fault.kind
         return None
@@ -146,9 +147,13 @@ class StandinHub:
 
 
 def run_with_hub(hub: StandinHub, command: str | list[str], timeout: float = 300, **environ: str):
-    """Run Python source (or an argument list) as a process that knows only this hub."""
+    """Run Python source (or an argument list) as a process that knows only this hub.
+
+    `HF_TOKEN=TOKEN` opens the gated repositories, `HF_HUB_OFFLINE="1"` cuts even this hub off.
+    """
     argv = [sys.executable, "-c", command] if isinstance(command, str) else command
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
+    ours = ("HF_", "HUGGING", "TRANSFORMERS_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     done = subprocess.run(
         argv,
         env={**clean, **hub.environ, **environ},
@@ -195,6 +200,11 @@ def _tree(files: dict[str, Path], root: str | None, recursive: bool) -> list[dic
     folders = [_folder(path) for path in sorted(parents) if path.startswith(prefix)]
     entries = folders + [_entry(path, file) for path, file in sorted(inside.items())]
     return [e for e in entries if recursive or "/" not in e["path"].removeprefix(prefix)]
+
+
+class _Server(ThreadingHTTPServer):
+    def shutdown_request(self, request):
+        self.close_request(request)  # without the usual FIN first, or no reset would be one
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -273,6 +283,5 @@ class _Handler(BaseHTTPRequestHandler):
         broken = self.fault in {"reset", "truncate"}
         self.wfile.write(body[: len(body) // 2] if broken else body)
         if self.fault == "reset":  # lingering for 0 s sends RST instead of FIN
-            self.wfile.flush()
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = self.close_connection or broken

@@ -206,6 +206,19 @@ def test_findings_on_the_published_and_on_another_model(root):
     assert "-0.4" in rows[1]["reason"]
 
 
+def test_a_finding_of_the_authors_data_gives_way_to_a_rerun(root):
+    for profile, basis, holds in (
+        ("reference", "published artefact", True),
+        ("paper", "rerun", False),
+    ):
+        recorder = Recorder("toy", profile, 0, HASH)
+        recorder.find("grows", "m", holds, "numbers", basis)
+        recorder.write(root)
+        row = all_rows(["toy"], root)[-1]
+        assert (row["measured"], row["basis"], row["profile"]) == (holds, basis, profile)
+        assert row["reason"] == "numbers"
+
+
 def test_bases_are_never_counted_together(root):
     recorder = Recorder("toy", "reference", 0, HASH)
     for name, basis in (("m", "rerun"), ("n", "published artefact")):
@@ -224,6 +237,13 @@ def test_the_reading_that_fits_is_named(root):
     best = {group.variant for group in groups(all_rows(["toy"], root)) if group.fits_best}
     assert best == {"share"}
     assert "share ← fits best" in report(all_rows(["toy"], root))
+    (root / "results/toy/paper.json").unlink()
+    recorder = Recorder("toy", "paper", 0, HASH)
+    for variant in ("share", "rate"):  # equally good
+        recorder.measure("count/m/en", variant, 1000)
+        recorder.measure("count/m/de", variant, 50)
+    recorder.write(root)
+    assert not any(group.fits_best for group in groups(all_rows(["toy"], root)))
     record(root, counts=(900, 100, 900, 100))
     assert not any(group.fits_best for group in groups(all_rows(["toy"], root)))
 

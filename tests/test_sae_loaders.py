@@ -5,10 +5,10 @@ import os
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
 
+import tiny_models
 from langsae.errors import InputError
 from langsae.models.hooks import HookPoint
 from langsae.saes.load import load_sae
@@ -48,9 +48,7 @@ def test_sae_lens_relu(res_jb):
     theirs = SAE.load_from_disk(res_jb, device="cpu", dtype="float32")
     with torch.no_grad():
         assert_same(sae, theirs.encode(X))
-        torch.testing.assert_close(
-            sae.decode(sae.encode(X)), theirs(X), rtol=1e-5, atol=1e-5
-        )
+        torch.testing.assert_close(sae.decode(sae.encode(X)), theirs(X), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["jumprelu", "topk"])

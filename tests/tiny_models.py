@@ -1,7 +1,8 @@
 """Tiny random models, SAEs and corpora, each in the layout its published repository has.
 
 Every function returns {path in the repository: bytes}; `publish` puts them all on a stand-in hub.
-Sizes are the smallest the real loaders take: 12 layers because release gpt2-small-res-jb has 12 SAEs.
+Sizes are the smallest the real loaders take: 12 layers, for
+release gpt2-small-res-jb has 12 SAEs.
 """
 
 import io
@@ -365,7 +366,7 @@ def sparsify_saes() -> Files:
 
 
 def gemma_scope() -> Files:
-    """JumpReLU. sae_lens takes the published sizes (2,304 x 16,384) from the names: override them."""
+    """JumpReLU. sae_lens takes the sizes (2,304 x 16,384) from the names: override them."""
     array = io.BytesIO()
     np.savez(array, **_sae_tensors(400), threshold=np.full(D_SAE, 0.1, np.float32))
     return {f"{GEMMA_FOLDER}/params.npz": array.getvalue()}

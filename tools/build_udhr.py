@@ -6,7 +6,7 @@ The package holds the Universal Declaration of Human Rights as HTML, an <article
 The preamble is left out: translations break it into 8 to 10 paragraphs. The 30 articles have
 the same 50 paragraphs in every language below. Texts are put into NFC (the Vietnamese and the
 Hindi are not) and runs of white space become one space; nothing else is changed, so faults of
-the source stay: the Arabic of 29.3 lacks its first word ("not"), and the Thai of 1.1, 18.1 and
+the source stay: the Arabic of 29.3 lacks its first word ("not"), and the Thai of 1.1, 19.1 and
 22.1 has an editor's correction in square brackets.
 """
 

@@ -28,7 +28,7 @@ from langsae.figures import (
 
 STUDY = "flores_exploration"
 TITLES = {"gpt2": "GPT-2 small", "pythia": "Pythia-70m"}  # other models go by their own name
-READING = "normalised share"  # the reading drawn where a table has several
+READING = "normalised"  # the reading drawn where a table has several
 GREY = "#444444"
 HEAT = "cividis"  # the same order of lightness for all forms of colour blindness
 
@@ -36,14 +36,15 @@ HEAT = "cividis"  # the same order of lightness for all forms of colour blindnes
 def _panels(frame: pd.DataFrame, height: float, **options) -> tuple[Figure, dict[str, Axes]]:
     """One panel a model, side by side."""
     models = list(dict.fromkeys(frame["model"]))
-    figure, axes = new_figure(TWO_COLUMNS, height, columns=len(models), squeeze=False, **options)
+    width = TWO_COLUMNS if len(models) > 1 else 4.6
+    figure, axes = new_figure(width, height, columns=len(models), squeeze=False, **options)
     for axis, model in zip(axes[0], models, strict=True):
         axis.set_title(TITLES.get(model, model))
     return figure, dict(zip(models, axes[0], strict=True))
 
 
 def _reading(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of READING or of a reading that starts with it; the first one's otherwise."""
+    """The rows of the first reading that starts with READING; of the first at all without one."""
     readings = list(dict.fromkeys(frame["reading"]))
     drawn = next((reading for reading in readings if reading.startswith(READING)), readings[0])
     return frame[frame["reading"] == drawn]
@@ -75,7 +76,7 @@ def tokens(frame: pd.DataFrame) -> Figure:
                 textcoords="offset points", va="center", fontsize=7, color=GREY,
             )  # fmt: skip
         axes.margins(x=0.16)
-        thousands(axes.xaxis)
+        thousands(axes.xaxis, ticks=4)
         axes.tick_params(axis="y", length=0)
         label_axis(axes.xaxis, "tokens")
     return figure
@@ -110,7 +111,7 @@ def monolingual(frame: pd.DataFrame) -> Figure:
     label_axis(next(iter(panels.values())).yaxis, "monolingual features")
     for model, axes in panels.items():
         last = _pivot(frame, model, "count").iloc[-1]
-        label_lines(axes, [(count, name(code), LOOKS[code].colour) for code, count in last.items()])
+        label_lines(axes, [(count, name(code), LOOKS[code]) for code, count in last.items()])
     return figure
 
 
@@ -118,8 +119,9 @@ def monolingual_stacked(frame: pd.DataFrame) -> Figure:
     """Monolingual features by layer, stacked, as the post draws them."""
     frame = _reading(frame)
     figure, panels = _panels(frame, 3.2)
+    order = _pivot(frame, next(iter(panels)), "count").columns
     for model, axes in panels.items():
-        counts = _pivot(frame, model, "count")
+        counts = _pivot(frame, model, "count")[order]
         areas = axes.stackplot(
             counts.index, counts.T.to_numpy(), colors=[LOOKS[code].colour for code in counts]
         )
@@ -129,8 +131,12 @@ def monolingual_stacked(frame: pd.DataFrame) -> Figure:
         _layers(axes, counts.index)
         axes.margins(x=0)
         label_axis(axes.yaxis, "monolingual features")
-    names = [name(code) for code in counts]
-    figure.legend(areas, names, loc="outside lower center", ncols=6)
+    figure.legend(
+        areas,
+        [name(code) for code in order],
+        loc="outside lower center",
+        ncols=6 if len(panels) > 1 else 4,
+    )
     return figure
 
 
@@ -151,7 +157,8 @@ def variance(frame: pd.DataFrame) -> Figure:
 
 def groups(frame: pd.DataFrame) -> Figure:
     """The largest language groups of each layer: a row of dots a group, with its features."""
-    rows = frame.rename(columns={"count": "features"}).sort_values(["model", "layer", "rank"])
+    frame = _reading(frame).rename(columns={"count": "features"})
+    rows = frame.sort_values(["model", "layer", "rank"])
     present = {code for joined in rows["languages"] for code in joined.split(";")}
     # Latin script first, then the others, each in the order of the palette
     order = sorted(LOOKS, key=lambda code: bool(LOOKS[code].hatch))
@@ -173,27 +180,22 @@ def _dot_rows(axes: Axes, rows: pd.DataFrame, columns: dict[str, int]) -> None:
         axes.plot([places[0], places[-1]], [height] * 2, color="#C8C8C8", linewidth=1, zorder=1)
         colours = [LOOKS[code].colour for code in members]
         axes.scatter(places, [height] * len(places), s=14, color=colours, zorder=2)
-        axes.text(
-            len(columns),
-            height,
-            f"{row.features:,}",
-            ha="left",
-            va="center",
-            fontsize=6,
-            color=GREY,
-        )
+        count = f"{row.features:,}"
+        axes.text(len(columns) + 0.5, height, count, ha="center", va="center", fontsize=6)
     middle = pd.Series(heights).groupby(rows["layer"].to_numpy()).mean()
     axes.set_yticks(middle, [str(layer) for layer in middle.index])
-    axes.set_xticks(list(columns.values()), [name(code) for code in columns], rotation=90)
+    names = [*(name(code) for code in columns), "features"]
+    axes.set_xticks([*columns.values(), len(columns) + 0.5], names, rotation=90)
+    axes.xaxis.tick_top()
     axes.set_xlim(-0.7, len(columns) + 1.2)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    label_axis(axes.yaxis, "layer; features at the right")
+    label_axis(axes.yaxis, "layer")
 
 
 def shares(frame: pd.DataFrame) -> Figure:
     """Distribution over features of their largest language share, a row a layer."""
-    frame = frame[frame["kind"] == "max"]
+    frame = _reading(frame)
     figure, panels = _panels(frame, 3.2)
     for model, axes in panels.items():
         rows = frame[frame["model"] == model]
@@ -205,7 +207,7 @@ def shares(frame: pd.DataFrame) -> Figure:
         axes.axvline(0.5, color="white", linewidth=0.8, linestyle="--")
         label_axis(axes.xaxis, "largest share of one language")
         label_axis(axes.yaxis, "layer")
-        figure.colorbar(mesh, ax=axes, label="features of the layer (%)", pad=0.02)
+        figure.colorbar(mesh, ax=axes, label="live features (%)", pad=0.02)
     return figure
 
 
@@ -248,8 +250,8 @@ def draw(plots: Path, out: Path) -> list[Path]:
     written = []
     with house_style():
         for table, figures in FIGURES.items():
-            frame = pd.read_csv(plots / f"{table}.csv", keep_default_na=False)
-            for stem, function in figures.items():
+            frame = pd.read_csv(plots / f"{table}.csv")
+            for stem, function in figures.items() if len(frame) else ():  # no model, no features
                 written += save(function(frame), out, stem)
     return written
 

@@ -60,7 +60,7 @@ def load(folder: Path, model: str) -> Counts:
     inputs[f"{model}/saes"] = digest(header["coders"])
     return Counts(
         model,
-        facts["counts"],
+        {code: facts["counts"][code] for code in header["languages"]},
         inputs,
         state["active"].numpy(),
         tuple(int(hook.split(".")[1]) for hook in header["hooks"]),

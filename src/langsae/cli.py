@@ -62,7 +62,7 @@ def _add_run(commands) -> None:
     sub.add_argument("--model", required=True)
     sub.add_argument("--sae", required=True)
     sub.add_argument("--corpus", required=True)
-    sub.add_argument("--hooks", required=True, help="comma-separated, as resid_post.9,resid_post.15")
+    sub.add_argument("--hooks", required=True, help="as resid_post.9,resid_post.15")
     sub.add_argument("--languages", required=True, help="comma-separated ISO 639-1 codes")
     sub.add_argument("--out", type=Path, required=True, help="folder for everything that is made")
     sub.add_argument("--rows", help="rows of the corpus, as a Python slice such as 0:500")

@@ -157,7 +157,8 @@ def _commit(root: str | Path) -> str:
 
 
 def _packages() -> dict[str, str]:
-    names = [re.split(r"[^\w.-]", line)[0] for line in metadata.requires("langsae") or []]
+    wanted = [line for line in metadata.requires("langsae") or [] if "extra ==" not in line]
+    names = [re.split(r"[^\w.-]", line)[0] for line in wanted]
     return {name: version for name in names if (version := _version(name))}
 
 

@@ -9,6 +9,7 @@ that has the glyph.
 import contextlib
 import functools
 import importlib.util
+import statistics
 import string
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import seaborn as sns
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
 
 from langsae.files import publish
 from langsae.languages import LANGUAGES
@@ -68,7 +69,7 @@ class Look:
 # Okabe and Ito's colours (2008), told apart by all forms of colour blindness; yellow darkened to
 # show on white, grey added. Each serves one Latin-script language and one other.
 _COLOURS = {
-    "black": ("#000000", "en", "bg"),
+    "black": ("#1A1A1A", "en", "bg"),
     "blue": ("#0072B2", "de", "ar"),
     "sky": ("#56B4E9", "fr", "hi"),
     "orange": ("#E69F00", "es", "ja"),
@@ -126,8 +127,9 @@ def _charmap(family: str) -> frozenset[int]:
 
 @contextlib.contextmanager
 def house_style() -> Iterator[None]:
-    """Settings under which every figure is made and saved."""
-    with mpl.rc_context(sns.axes_style("ticks")):
+    """Settings under which every figure is made and saved; seaborn's functions follow them."""
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a user's matplotlibrc must not change the bytes
         mpl.rcParams.update(
             {
                 "font.family": list(fonts()),
@@ -163,42 +165,38 @@ def label_axis(axis: Any, quantity: str, unit: str | None = None) -> None:
     axis.set_label_text(f"{quantity} ({unit})" if unit else quantity)
 
 
-def thousands(axis: Any) -> None:
-    """Ticks as 12,000 in place of 12000."""
+def thousands(axis: Any, ticks: int | None = None) -> None:
+    """Ticks as 12,000 in place of 12000; `ticks` at most, where given."""
+    if ticks:
+        axis.set_major_locator(MaxNLocator(ticks))
     axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 
-def label_lines(axes: Axes, ends: Iterable[tuple[float, str, str]], gap: float = 0.045) -> None:
-    """Write (end value, text, colour) beside the right ends of lines, moved apart by `gap`.
+def label_lines(axes: Axes, ends: Iterable[tuple[float, str, Look]], gap: float = 0.045) -> None:
+    """Name lines at their right ends, given as (value, text, look), without overlap.
 
-    `gap` is a share of the axes' height; call it when scale and limits are final.
+    Names are at least `gap` of the axes' height apart; call it when scale and limits are final.
     """
     to_axes = axes.transData + axes.transAxes.inverted()
     edge = axes.get_xlim()[1]
-    placed = sorted(
-        (float(to_axes.transform((edge, value))[1]), text, colour) for value, text, colour in ends
-    )
-    heights = _spread([height for height, _, _ in placed], gap)
-    for (end, text, colour), height in zip(placed, heights, strict=True):
-        axes.annotate(
-            text,
-            xy=(1.0, end),
-            xytext=(1.06, height),
-            xycoords="axes fraction",
-            textcoords="axes fraction",
-            va="center",
-            color=colour,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkB": 0},
-        )
+    ends = sorted(ends, key=lambda end: end[0])
+    heights = [float(to_axes.transform((edge, value))[1]) for value, _, _ in ends]
+    beside = {"transform": axes.transAxes, "clip_on": False}
+    for (_, text, look), end, height in zip(ends, heights, _spread(heights, gap), strict=True):
+        axes.plot([1.0, 1.06], [end, height], color=look.colour, linewidth=0.5, **beside)
+        axes.plot(1.06, height, color=look.colour, marker=look.marker, **beside)
+        axes.text(1.085, height, text, color=look.colour, va="center", transform=axes.transAxes)
 
 
 def _spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Rising `heights` moved apart to at least `gap`, keeping their order and their middle."""
-    spread: list[float] = []
-    for height in heights:
-        spread.append(max(height, spread[-1] + gap) if spread else height)
-    shift = sum(spread) / len(spread) - sum(heights) / len(heights) if spread else 0.0
-    return [height - shift for height in spread]
+    """Rising `heights` at least `gap` apart, moved as little as possible (least squares)."""
+    runs: list[list[float]] = []  # neighbours that touch, each as its height less the gaps below
+    for index, height in enumerate(heights):
+        runs.append([height - index * gap])
+        while len(runs) > 1 and statistics.fmean(runs[-2]) > statistics.fmean(runs[-1]):
+            runs[-2:] = [runs[-2] + runs[-1]]
+    level = [statistics.fmean(run) for run in runs for _ in run]
+    return [height + index * gap for index, height in enumerate(level)]
 
 
 def save(figure: Figure, folder: str | Path, stem: str) -> list[Path]:
@@ -214,7 +212,9 @@ def save(figure: Figure, folder: str | Path, stem: str) -> list[Path]:
     paths = [Path(folder) / f"{stem}.{kind}" for kind in undated]
     with house_style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # said above
+        figure.draw_without_rendering()  # lays the axes out: once, not again for each format
+        figure.set_layout_engine("none")
         for path, (kind, metadata) in zip(paths, undated.items(), strict=True):
             with publish(path) as temporary:
-                figure.savefig(temporary, format=kind, metadata=metadata, bbox_inches="tight")
+                figure.savefig(temporary, format=kind, metadata=metadata)
     return paths

@@ -27,7 +27,7 @@ def publish(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         if target.is_dir():
             _remove(target)  # a folder cannot be replaced by rename
-        os.replace(temporary, target)
+        temporary.replace(target)
     finally:
         _remove(temporary)
 

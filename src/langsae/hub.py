@@ -19,9 +19,7 @@ from langsae.errors import InputError
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def snapshot(
-    repo: str, revision: str, patterns: Sequence[str], repo_type: str = "model"
-) -> Path:
+def snapshot(repo: str, revision: str, patterns: Sequence[str], repo_type: str = "model") -> Path:
     """The local folder of `repo` at commit `revision`, holding the files that match `patterns`.
 
     Files come from the hub's cache ($HF_HOME) where they are there. Raises InputError for a moving
@@ -40,7 +38,7 @@ def snapshot(
             f"{repo} is gated: accept its licence on its hub page ({repo}), then set HF_TOKEN"
         ) from error
     except RevisionNotFoundError as error:
-        raise InputError(f"{repo}: no revision {revision} there; check the pinned commit") from error
+        raise InputError(f"{repo}: has no revision {revision}; check the pin") from error
     except RepositoryNotFoundError as error:
         raise InputError(
             f"{repo}: no such repository, or not yours to see; check the name and HF_TOKEN"

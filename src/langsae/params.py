@@ -21,7 +21,7 @@ class Spec(BaseModel):
 
 
 def load_yaml(path: str | Path, resolve: bool = True) -> dict[str, Any]:
-    """Read one YAML mapping and resolve its `${...}`; a fault (a duplicate key, say) names the file."""
+    """Read one YAML mapping and resolve its `${...}`; a fault names the file."""
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=resolve)
     except FileNotFoundError as error:

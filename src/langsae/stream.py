@@ -1,6 +1,6 @@
 """The single pass: texts through a language model and its SAEs into reducers."""
 
-import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -110,10 +110,7 @@ class _Checkpoint:
 
     def remove(self) -> None:
         """The collection is complete."""
-        if self.folder.is_dir():
-            for file in self.folder.iterdir():
-                os.unlink(file)
-            self.folder.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def save_all(reducers: Sequence[Reducer], folder: Path, extra: dict[str, Any]) -> None:

@@ -79,10 +79,14 @@ def _run(rows: Sequence[Row]) -> list[Row]:
 
 
 def _best(readings: dict[str, list[Row]]) -> str | None:
-    """The reading that reproduces most values; ties go to the smaller median relative error."""
+    """The reading that reproduces most values, then with the smaller median relative error.
+
+    None where no reading reproduces anything, or two fit equally well.
+    """
     fits = {variant: _fit(rows) for variant, members in readings.items() if (rows := _run(members))}
-    best = max(fits, key=lambda variant: fits[variant], default=None)
-    return best if best and fits[best][0] else None
+    top = max(fits.values(), default=(0, 0.0))
+    best = [variant for variant, fit in fits.items() if fit == top]
+    return best[0] if top[0] and len(best) == 1 else None
 
 
 def _fit(rows: Sequence[Row]) -> tuple[int, float]:

@@ -152,12 +152,15 @@ def _outcome(
     for profile in profiles:
         outcome = found.get(profile, {}).get(model)
         if outcome:
-            low_high = f" [{outcome.interval[0]:.3g}, {outcome.interval[1]:.3g}]"
             return {
                 "measured": outcome.holds,
                 "verdict": REPRODUCED if outcome.holds else DIFFERS,
                 "basis": outcome.basis,
-                "reason": outcome.detail + (low_high if outcome.interval else ""),
+                "reason": outcome.detail + _low_high(outcome.interval),
                 "profile": profile,
             }
     return _not_attempted(study, None)
+
+
+def _low_high(interval: tuple[float, float] | None) -> str:
+    return f" [{interval[0]:.3g}, {interval[1]:.3g}]" if interval else ""

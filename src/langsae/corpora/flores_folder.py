@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from langsae.corpora.lines import expand, read_lines
+from langsae.corpora.lines import read_lines
 from langsae.corpora.raw import Raw
 from langsae.corpora.spec import FloresFolderSpec
 from langsae.errors import InputError
 from langsae.files import sha256
 from langsae.languages import fill, find
+from langsae.paths import expand
 
 
 def read(spec: FloresFolderSpec) -> Raw:

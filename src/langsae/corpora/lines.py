@@ -5,7 +5,6 @@ import io
 import json
 import lzma
 import os
-import string
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,20 +12,6 @@ from typing import Any
 
 from langsae.errors import InputError
 from langsae.files import publish
-
-# Where data that cannot be shipped lies, unless the environment says otherwise.
-_DEFAULTS = {"LANGSAE_REFERENCE": "../shared/reference"}
-
-
-def expand(path: str) -> Path:
-    """`path` with `$NAME` replaced from the environment and a leading `~` by the home folder."""
-    try:
-        filled = string.Template(path).substitute(_DEFAULTS | dict(os.environ))
-    except KeyError as error:
-        raise InputError(f"{path}: set the environment variable {error.args[0]}") from None
-    except ValueError:
-        raise InputError(f"{path}: write $NAME for a variable and $$ for a dollar sign") from None
-    return Path(filled).expanduser()
 
 
 def read_text(path: Path) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from langsae.corpora.lines import expand, read_jsonl, read_text
+from langsae.corpora.lines import read_jsonl, read_text
 from langsae.corpora.raw import Raw
 from langsae.corpora.spec import LocalSpec
 from langsae.errors import InputError
 from langsae.files import sha256
 from langsae.languages import find, identifiers
+from langsae.paths import expand
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
 

@@ -61,7 +61,7 @@ class FloresFolderSpec(SourceSpec):
     """One file per language and one sentence per line, as FLORES-200 is published."""
 
     source: Literal["flores_folder"]
-    # `$NAME` is read from the environment; $LANGSAE_REFERENCE defaults to ../shared/reference.
+    # `$NAME` is read from the environment; $LANGSAE_REFERENCE defaults to ../shared.
     folder: str
     # The official archive has dev/{flores}.dev and devtest/{flores}.devtest.
     pattern: str = "{flores}.txt"

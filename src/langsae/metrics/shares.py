@@ -4,7 +4,6 @@ Shapes: active int64 [H, L, F] (active tokens), tokens int64 [L]; H hook points,
 F features. A feature that is active nowhere ("dead") has no share: NaN inside, handled by name.
 """
 
-from collections import Counter
 from typing import Literal
 
 import numpy as np
@@ -33,7 +32,9 @@ def monolingual_counts(shares: np.ndarray, threshold: float = 0.5) -> np.ndarray
     return (shares > threshold).sum(axis=2)
 
 
-def variance_over_languages(shares: np.ndarray, ddof: int, dead: Literal["drop", "zero"]) -> np.ndarray:
+def variance_over_languages(
+    shares: np.ndarray, ddof: int, dead: Literal["drop", "zero"]
+) -> np.ndarray:
     """Mean over features of the variance over languages of the share: float64 [H].
 
     dead: features that are active nowhere are left out, or enter with variance zero. Raises
@@ -59,12 +60,12 @@ def language_groups(
     groups = []
     for layer in member:
         keys, sizes = np.unique(bits @ layer, return_counts=True)
-        named = Counter({
-            frozenset(code for code, bit in zip(languages, bits, strict=True) if key & bit): int(size)
+        named = [
+            (frozenset(np.array(languages)[(key & bits) > 0].tolist()), int(size))
             for key, size in zip(keys, sizes, strict=True)
             if key
-        })
-        groups.append(sorted(named.items(), key=lambda item: (-item[1], sorted(item[0])))[:top])
+        ]
+        groups.append(sorted(named, key=lambda item: (-item[1], sorted(item[0])))[:top])
     return groups
 
 

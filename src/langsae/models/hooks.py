@@ -36,7 +36,7 @@ class HookPoint:
 
     @classmethod
     def parse(cls, text: str) -> "HookPoint":
-        """From our spelling, TransformerLens' `blocks.9.hook_resid_post` or sparsify's `layers.9`."""
+        """From our spelling, TransformerLens' `blocks.9.hook_resid_post`, sparsify's `layers.9`."""
         for pattern, parts in _SPELLINGS:
             if match := pattern.fullmatch(text):
                 site, layer = parts(match)

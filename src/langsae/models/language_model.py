@@ -1,7 +1,7 @@
 """Loading a causal LM and tapping its hook points in one pass."""
 
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import torch
@@ -14,6 +14,9 @@ from langsae.models.source import LoadedModel, load_source
 # |row mean| / RMS of a stream whose writers TransformerLens has centred is float32 noise;
 # an uncentred GPT-2 stream is near 1e-2.
 CENTRED = 1e-4
+
+# TransformerLens' names where they are not hook_SITE.
+_PROCESSED_SITES = {"mlp_act": "mlp.hook_post"}
 
 
 class LanguageModel:
@@ -61,27 +64,27 @@ class LanguageModel:
         with ExitStack() as stack:
             for hook in wanted:
                 stack.callback(_register(self.network, hook, taken, wanted[-1]).remove)
-            try:
+            with suppress(_LastHookReached):
                 self.network.base_model(input_ids=ids, use_cache=False)
-            except _LastHookReached:
-                pass
         return taken
 
     def _run_processed(self, ids: Tensor, wanted: list[HookPoint]) -> dict[HookPoint, Tensor]:
         taken: dict[HookPoint, Tensor] = {}
 
-        def keep(value: Tensor, hook) -> None:
-            taken[HookPoint.parse(hook.name)] = value
+        names = {
+            f"blocks.{hook.layer}.{_PROCESSED_SITES.get(hook.site, f'hook_{hook.site}')}": hook
+            for hook in wanted
+        }
 
-        names = [f"blocks.{hook.layer}.hook_{hook.site}" for hook in wanted]
-        last = wanted[-1]
-        self.network.run_with_hooks(
-            ids,
-            return_type=None,
-            prepend_bos=False,
-            stop_at_layer=last.layer + (last.site != "resid_pre"),
-            fwd_hooks=[(name, keep) for name in names],
-        )
+        def keep(value: Tensor, hook) -> None:
+            taken[names[hook.name]] = value
+            if names[hook.name] == wanted[-1]:
+                raise _LastHookReached
+
+        with suppress(_LastHookReached):
+            self.network.run_with_hooks(
+                ids, return_type=None, fwd_hooks=[(name, keep) for name in names]
+            )
         return taken
 
 
@@ -143,5 +146,3 @@ def pick_device(device: str) -> str:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"device {device}: no CUDA device here; set `compute.device: auto`")
     return device
-
-

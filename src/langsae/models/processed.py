@@ -4,9 +4,9 @@ It folds LayerNorm into the following weights and centres every weight that writ
 residual stream; gpt2-small-res-jb and pythia-70m-deduped-res-sm read that centred stream.
 """
 
+import tempfile
 from pathlib import Path
 
-import torch
 from torch import nn
 
 
@@ -18,13 +18,15 @@ def process(network: nn.Module, tokenizer, folder: Path) -> nn.Module:
     import transformer_lens.loading_from_pretrained as loading
     from transformer_lens import HookedTransformer
 
-    # TransformerLens reloads a tokenizer from `name_or_path`; ours came from `folder`.
-    config = loading.get_pretrained_model_config(
-        str(folder), hf_cfg=network.config.to_dict(), fold_ln=True, device="cpu",
-        dtype=torch.float32,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as neutral:
+        # TransformerLens guesses an architecture from any "llama" or "gemma" in the whole path.
+        path = Path(neutral) / "model"
+        path.symlink_to(folder.resolve())
+        config = loading.get_pretrained_model_config(
+            str(path), hf_cfg=network.config.to_dict(), fold_ln=True, device="cpu"
+        )
+        state = loading.get_pretrained_state_dict(str(path), config, network.float())
+    # TransformerLens reloads a tokenizer from its `name_or_path`, which is `folder`.
     hooked = HookedTransformer(config, tokenizer, move_to_device=False)
-    hooked.load_and_process_state_dict(
-        loading.get_pretrained_state_dict(str(folder), config, network.float())
-    )
+    hooked.load_and_process_state_dict(state)
     return hooked

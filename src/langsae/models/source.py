@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from langsae import hub
-from langsae.corpora.lines import expand
 from langsae.errors import InputError
 from langsae.files import publish, read_json, sha256, write_json
 from langsae.models.embedded import write_embedded
@@ -29,9 +28,10 @@ from langsae.models.spec import (
 )
 from langsae.models.tiny import write_tiny
 from langsae.params import parse
+from langsae.paths import expand
 
 # Never .bin: pickles run code.
-_HUB_FILES = ["*.json", "*.safetensors", "tokenizer*", "merges.txt", "vocab.*"]
+_PATTERNS = ["*.json", "*.safetensors", "tokenizer*", "merges.txt", "vocab.*"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def prepare(spec: ModelSpec, out: str | Path) -> None:
     with publish(out) as folder:
         folder.mkdir()
         files = _obtain(spec, folder)
-        hashes = {path.relative_to(files).as_posix(): sha256(path) for path in _files(files)}
+        hashes = {path.name: sha256(path) for path in _files(files)}
         if not hashes:
             raise InputError(f"{files}: no model files there")
         write_json(folder / "model.json", {"spec": spec.model_dump(), "sha256": hashes})
@@ -65,7 +65,7 @@ def prepare(spec: ModelSpec, out: str | Path) -> None:
 
 def _obtain(spec: ModelSpec, folder: Path) -> Path:
     if isinstance(spec, HubModel):
-        return hub.snapshot(spec.repo, spec.revision, _HUB_FILES)
+        return hub.snapshot(spec.repo, spec.revision, _PATTERNS)
     if isinstance(spec, FolderModel):
         return _checked_folder(spec.path)
     if isinstance(spec, EmbeddedModel):
@@ -87,8 +87,11 @@ def _checked_folder(path: str) -> Path:
 
 
 def _copy_tokenizer(spec: TokenizerOnly, folder: Path) -> None:
-    for name, path in (("vocab.json", spec.vocab), ("merges.txt", spec.merges),
-                       ("tokenizer.json", spec.file)):
+    for name, path in (
+        ("vocab.json", spec.vocab),
+        ("merges.txt", spec.merges),
+        ("tokenizer.json", spec.file),
+    ):
         if path is not None:
             source = expand(path)
             if not source.is_file():
@@ -97,7 +100,8 @@ def _copy_tokenizer(spec: TokenizerOnly, folder: Path) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    found = {path for pattern in _PATTERNS for path in folder.glob(pattern)}
+    return sorted(path for path in found if path.is_file())
 
 
 def load_source(folder: Path) -> LoadedModel:
@@ -107,8 +111,10 @@ def load_source(folder: Path) -> LoadedModel:
     files = _located(spec, folder)
     for name, expected in record["sha256"].items():
         if not (files / name).is_file() or sha256(files / name) != expected:
-            raise InputError(f"{files / name}: missing or changed since it was prepared; "
-                             "delete it and run `dvc repro prepare_model -f`")
+            raise InputError(
+                f"{files / name}: missing or changed since it was prepared; "
+                "delete it and run `dvc repro prepare_model -f`"
+            )
     description = {"spec": record["spec"], "sha256": record["sha256"]}
     if isinstance(spec, TokenizerOnly):
         return LoadedModel(None, _tokenizer_from_files(files, spec.bos_token), description)
@@ -117,7 +123,7 @@ def load_source(folder: Path) -> LoadedModel:
 
 def _located(spec: ModelSpec, folder: Path) -> Path:
     if isinstance(spec, HubModel):
-        return hub.snapshot(spec.repo, spec.revision, _HUB_FILES)
+        return hub.snapshot(spec.repo, spec.revision, _PATTERNS)
     return _checked_folder(spec.path) if isinstance(spec, FolderModel) else folder
 
 
@@ -125,9 +131,7 @@ def _tokenizer_from_files(files: Path, bos: str):
     from transformers import GPT2TokenizerFast, PreTrainedTokenizerFast
 
     if (files / "tokenizer.json").is_file():
-        return PreTrainedTokenizerFast(
-            tokenizer_file=str(files / "tokenizer.json"), bos_token=bos
-        )
+        return PreTrainedTokenizerFast(tokenizer_file=str(files / "tokenizer.json"), bos_token=bos)
     return GPT2TokenizerFast(str(files / "vocab.json"), str(files / "merges.txt"), bos_token=bos)
 
 

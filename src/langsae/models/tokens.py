@@ -56,9 +56,7 @@ class TokenBatch:
     def table(self) -> TokenTable:
         """The counted positions in row-major order: the order of `activations[counted]`."""
         row, position = self.counted.nonzero(as_tuple=True)
-        return TokenTable(
-            self.language[row], self.example[row], self.ids[row, position], position
-        )
+        return TokenTable(self.language[row], self.example[row], self.ids[row, position], position)
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class Reducer:
             save_file(
                 {key: value.cpu().contiguous() for key, value in self.state.items()},
                 temporary,
-                {"reducer": self.name, "header": json.dumps(self.header, sort_keys=True)},
+                _metadata(self.name, self.header),
             )
 
     def restore(self, path: str | Path) -> None:
@@ -85,11 +85,16 @@ class Reducer:
             value.copy_(state[key])
 
 
+def _metadata(name: str, header: dict[str, Any]) -> dict[str, str]:
+    # one entry: safetensors writes several in a random order, and equal results have equal bytes
+    return {"langsae": json.dumps({"reducer": name, "header": header}, sort_keys=True)}
+
+
 def read(path: str | Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Header and state of a saved reducer called `name`."""
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            metadata = json.loads((file.metadata() or {}).get("langsae", "{}"))
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; run the collecting stage first") from error
@@ -97,7 +102,7 @@ def read(path: str | Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]
         raise InputError(f"{path}: not a whole safetensors file ({error}); delete it") from error
     if metadata.get("reducer") != name:
         raise InputError(f"{path}: holds '{metadata.get('reducer')}', not '{name}'")
-    return json.loads(metadata["header"]), state
+    return metadata["header"], state
 
 
 def _same_header(where: str, ours: dict[str, Any], theirs: dict[str, Any]) -> None:

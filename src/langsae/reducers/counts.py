@@ -1,6 +1,6 @@
 """How often and how strongly each feature is active in each language."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -15,7 +15,7 @@ class FeatureCounts(Reducer):
     """
 
     name = "feature_counts"
-    grids = {"total": 2.0**-20}  # exact up to 8.6e9
+    grids: ClassVar = {"total": 2.0**-20}  # exact up to 8.6e9
 
     def __init__(
         self, header: dict[str, Any], hooks: int, languages: int, features: int, device: str = "cpu"

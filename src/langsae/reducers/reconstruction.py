@@ -1,6 +1,6 @@
 """How well the SAEs reconstruct each language."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -16,7 +16,8 @@ class Reconstruction(Reducer):
     """
 
     name = "reconstruction"
-    grids = {"error": 2.0**-12, "square": 2.0**-12, "mean": 2.0**-16}  # exact up to 2e12, 1e11
+    # exact up to 2e12 and 1e11
+    grids: ClassVar = {"error": 2.0**-12, "square": 2.0**-12, "mean": 2.0**-16}
 
     def __init__(
         self, header: dict[str, Any], hooks: int, languages: int, width: int, device: str = "cpu"

@@ -3,6 +3,7 @@
 No buffer of [tokens, latents] exists: tokens pass the encoder in tiles of ROWS.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -10,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Encoder = Literal["float32", "bfloat16", "int8"]
+Rough = Callable[[Tensor], tuple[Tensor, float]]
 
 ROWS = 512  # tokens a tile: 512 x 32,768 float32 are 64 MiB
-CANDIDATES = 2  # candidates of the rough encoder, in multiples of k
+CANDIDATES = 3  # candidates of the rough encoder, in multiples of k
 STAT = [0, 0]
 GROUP = 32  # neighbouring columns that share one maximum in `top_columns`
 
@@ -45,56 +47,66 @@ def top_preactivations(
     """
     values = x.new_empty(len(x), k)
     indices = torch.empty(len(x), k, dtype=torch.int64, device=x.device)
-    rough = None if encoder == "float32" else RoughEncoder(W_enc, b_enc, encoder)
-    for start in range(0, len(x), ROWS):
-        tile = slice(start, start + ROWS)
-        if rough is None:
-            values[tile], indices[tile] = top_columns(torch.addmm(b_enc, x[tile], W_enc.T), k)
-        else:
-            values[tile], indices[tile] = _screened(x[tile], W_enc, b_enc, k, rough)
+    if encoder == "float32" or CANDIDATES * k >= len(W_enc):
+        for rows in torch.arange(len(x), device=x.device).split(ROWS):
+            pre = torch.addmm(b_enc, x[rows], W_enc.T)
+            values[rows], indices[rows] = top_columns(pre, k)
+        return values, indices
+    rough = Int8Encoder(x, W_enc, b_enc) if encoder == "int8" else BFloat16Encoder(W_enc, b_enc)
+    # Rows of like size share a tile, hence a scale and a bound on the error.
+    for rows in x.abs().amax(1).argsort().split(ROWS):
+        values[rows], indices[rows] = _screened(x[rows], W_enc, b_enc, k, rough)
     return values, indices
 
 
-class RoughEncoder:
-    """W_enc in a cheaper arithmetic; called with x [T, d] it gives about (W_enc x + b_enc) / unit.
+class BFloat16Encoder:
+    """W_enc x + b_enc in bfloat16."""
 
-    int8: one scale for W_enc and one for x, so the int32 sums of a row compare directly.
-    """
-
-    def __init__(self, W_enc: Tensor, b_enc: Tensor, encoder: Encoder) -> None:
-        self.b_enc, self.encoder = b_enc, encoder
-        self.unit = 1.0
-        if encoder == "bfloat16":
-            self.weights = W_enc.bfloat16()
-        else:
-            self.unit = _int8_unit(W_enc)
-            self.weights = torch.quantize_per_tensor(W_enc, self.unit, 0, torch.qint8).int_repr()
+    def __init__(self, W_enc: Tensor, b_enc: Tensor) -> None:
+        self.weights, self.bias = W_enc.bfloat16(), b_enc.bfloat16()
 
     def __call__(self, x: Tensor) -> tuple[Tensor, float]:
-        """Rough pre-activations [T, n] and their unit."""
-        if self.encoder == "bfloat16":
-            return torch.addmm(self.b_enc.bfloat16(), x.bfloat16(), self.weights.T), 1.0
-        unit = _int8_unit(x)
+        """Rough pre-activations [T, n] of x [T, d], and their unit."""
+        return torch.addmm(self.bias, x.bfloat16(), self.weights.T), 1.0
+
+
+class Int8Encoder:
+    """W_enc x + b_enc with 8-bit weights and inputs, in int32.
+
+    Each dimension of x is divided by `stretch` and that of W_enc multiplied by it, so that the few
+    dimensions of large activations that language models have do not use up the 8 bits
+    (SmoothQuant, arXiv:2211.10438).
+    """
+
+    def __init__(self, x: Tensor, W_enc: Tensor, b_enc: Tensor) -> None:
+        largest = torch.maximum(W_enc.amax(0), -W_enc.amin(0)).clamp_min_(1e-30)
+        self.stretch = (x.abs().amax(0).clamp_min_(1e-30) / largest).sqrt_()
+        self.unit = (largest * self.stretch).max().item() / 127
+        self.bias = b_enc
+        self.weights = torch.empty(W_enc.shape, dtype=torch.int8, device=x.device)
+        # In blocks that stay in the processor's cache between the product and the rounding.
+        for block, out in zip(W_enc.split(ROWS), self.weights.split(ROWS), strict=True):
+            out.copy_((block * (self.stretch / self.unit)).round_())
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, float]:
+        """Rough pre-activations [T, n] of x [T, d], and their unit."""
+        x = x / self.stretch
+        unit = max(x.abs().max().item(), 1e-30) / 127
         rough = torch._int_mm((x / unit).round_().to(torch.int8), self.weights.T)
         unit *= self.unit
-        return rough.add_((self.b_enc / unit).round_().int()), unit
-
-
-def _int8_unit(x: Tensor) -> float:
-    low, high = x.aminmax()
-    return max(-low.item(), high.item(), 1e-30) / 127
+        return rough.add_((self.bias / unit).round_().int()), unit
 
 
 def _screened(
-    x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int, encode: RoughEncoder
+    x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int, rough_encoder: Rough
 ) -> tuple[Tensor, Tensor]:
     """The k largest exact pre-activations among the CANDIDATES * k largest rough ones.
 
     A row stands if its k-th exact value exceeds its last candidate's rough value by more than the
     largest error seen on the tile's candidates (tens of thousands); other rows are done in float32.
     """
-    rough, unit = encode(x)
-    guess, candidates = top_columns(rough, min(CANDIDATES * k, len(W_enc)))
+    rough, unit = rough_encoder(x)
+    guess, candidates = top_columns(rough, CANDIDATES * k)
     guess = guess.float() * unit
     exact = row_products(x, W_enc, candidates) + b_enc[candidates]
     values, place = exact.topk(k, dim=1, sorted=False)
@@ -102,8 +114,7 @@ def _screened(
     sure = values.amin(1) > guess.amin(1) + (exact - guess).abs().amax()
     redo = (~sure).nonzero().squeeze(1)
     STAT[0] += len(redo)
-    STAT[1] += len(x)
-    if len(redo) and candidates.shape[1] < len(W_enc):
+    if len(redo):
         values[redo], indices[redo] = top_columns(torch.addmm(b_enc, x[redo], W_enc.T), k)
     return values, indices
 

@@ -16,7 +16,7 @@ from langsae.saes.bank import folder_of, locate, write_index
 from langsae.saes.load import load_sae
 from langsae.saes.probe import check_fit
 from langsae.saes.spec import BankSpec, EmptyBank, TrainedBank
-from langsae.saes.train import train_bank
+from langsae.saes.train_bank import train_bank
 
 SAES = Path("artifacts/saes")
 SCRATCH = Path("scratch/saes")
@@ -46,8 +46,14 @@ def prepare(spec: BankSpec, compute: Compute, out: Path) -> None:
         bank.mkdir(parents=True)
         if isinstance(spec, TrainedBank):
             specs = dict.fromkeys(spec.hooks, spec.training)
-            train_bank(chunks, specs, chunks.folder / "training", bank / "saes",
-                       device=model.device, checkpoint_seconds=compute.checkpoint_seconds)  # fmt: skip
+            train_bank(
+                chunks,
+                specs,
+                chunks.folder / "training",
+                bank / "saes",
+                device=model.device,
+                checkpoint_seconds=compute.checkpoint_seconds,
+            )
             places = {hook: {"path": f"saes/{hook}"} for hook in spec.hooks}
         else:
             places = locate(spec)
