@@ -556,3 +556,16 @@ def test_hub_over_the_wire(hub, tmp_path):
     assert "gated" in gated
     assert "open/flores_plus" in gated
     assert "HF_TOKEN" in gated
+
+
+def test_union_keeps_every_text_of_every_part():
+    parts = [
+        {"source": "udhr", "languages": ["en", "is"], "rows": ":2"},
+        {"source": "libreoffice_help", "languages": ["ja", "en"], "rows": ":3"},
+    ]
+    union = build(parse(CorpusSpec, {"source": "union", "parts": parts}, "t"), "t")
+    single = [build(parse(CorpusSpec, part, "t"), "t") for part in parts]
+    assert not union.aligned
+    assert union.languages == ("en", "is", "ja")
+    assert union.texts["en"] == single[0].texts["en"] + single[1].texts["en"]
+    assert (len(union.texts["is"]), len(union.texts["ja"])) == (2, 3)

@@ -30,13 +30,14 @@ STUDY = "flores_exploration"
 class Run(Spec):
     """One model of the study: names from params.yaml, and how its texts are counted.
 
-    features: dictionary size of its SAEs, which the published token counts carry as a factor.
+    features: dictionary size of its SAEs, which the published token counts carry as a factor;
+    to be given where no SAE is loaded, and checked where one is.
     """
 
     model: str
     corpus: str
     saes: str
-    features: PositiveInt
+    features: PositiveInt | None = None
     policy: TokenPolicy
 
 
@@ -58,7 +59,7 @@ def collect(run: Run, compute: Compute, out: Path, scratch: Path) -> None:
     tokens = tokenise(source.tokenizer, corpus, run.policy)
     facts = {
         "counts": tokens.counts(),
-        "texts": len(corpus),
+        "features": run.features,
         "inputs": {"corpus": corpus.digest(), "model": source.description},
     }
     reducers: list[Reducer] = []
@@ -81,13 +82,13 @@ def _collect_features(
     bank = load_bank(Path("artifacts/saes") / run.saes, model.device)
     model.check(bank)
     widths = {coder.n_features for coder in bank.values()}
-    if widths != {run.features}:
+    if len(widths) > 1 or run.features not in (None, *widths):
         raise InputError(f"saes {run.saes}: have widths {widths}, the run says {run.features}")
     header = stream.header(model, bank, tokens, digest)
     shape = (len(bank), len(tokens.languages))
     device = str(model.device)
     reducers = [
-        FeatureCounts(header, *shape, run.features, device),
+        FeatureCounts(header, *shape, widths.pop(), device),
         Reconstruction(header, *shape, model.d_model, device),
     ]
     stream.collect(model, bank, tokens, reducers, compute, scratch)

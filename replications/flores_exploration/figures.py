@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from langsae.command import run
 from langsae.figures import (
     LOOKS,
     TWO_COLUMNS,
@@ -219,18 +221,19 @@ def reconstruction(frame: pd.DataFrame) -> Figure:
             index="language", columns="layer", values="fvu"
         )
         table = table.loc[table.mean(axis=1).sort_values().index]
-        mesh = axes.pcolormesh(table, cmap=HEAT, vmin=0)
-        for (i, j), value in np.ndenumerate(table.to_numpy()):
-            light = value > table.to_numpy().max() / 2
-            text = f"{value:.2f}".removeprefix("0")
-            axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=6,
-                      color="black" if light else "white")  # fmt: skip
-        axes.set_yticks(np.arange(len(table)) + 0.5, [name(code) for code in table.index])
-        axes.set_xticks(np.arange(table.shape[1]) + 0.5, [str(layer) for layer in table])
-        axes.invert_yaxis()
-        axes.tick_params(length=0)
+        seaborn.heatmap(
+            table.rename(index=name),
+            ax=axes,
+            annot=True,
+            fmt=".2f",
+            annot_kws={"fontsize": 6},
+            cmap=HEAT,
+            vmin=0,
+            cbar_kws={"label": "fraction of variance unexplained", "pad": 0.02},
+        )
+        axes.tick_params(length=0, labelrotation=0)
+        axes.set_ylabel("")
         label_axis(axes.xaxis, "layer")
-        figure.colorbar(mesh, ax=axes, label="fraction of variance unexplained", pad=0.02)
     return figure
 
 
@@ -269,4 +272,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -12,6 +12,8 @@ import pandas as pd
 
 from langsae.languages import LANGUAGES
 
+# The languages of the study, in the post's order; the findings are about these.
+STUDIED = ("en", "de", "ru", "is", "es", "pt", "fr", "zh", "ja", "ko", "hi", "ar")
 LATIN = frozenset(code for code, language in LANGUAGES.items() if language.script == "Latn")
 
 
@@ -39,6 +41,18 @@ Predicate = Callable[[Series, str], Answer]
 def evaluate(series: Series, model: str) -> dict[str, Answer]:
     """Every predicate's answer on `model`, by the predicate's name."""
     return {name: predicate(series, model) for name, predicate in PREDICATES.items()}
+
+
+def applicable(series: Series, model: str) -> list[str]:
+    """Names of the predicates that can be asked of `model`.
+
+    None without all of the study's languages; only those on tokens with fewer than three layers.
+    """
+    if not set(STUDIED) <= set(_of(series.tokens, model)["language"]):
+        return []
+    layers = series.monolingual.loc[series.monolingual["model"] == model, "layer"].nunique()
+    on_tokens = [english_fewest_tokens.__name__, latin_fewer_tokens.__name__]
+    return list(PREDICATES) if layers >= 3 else on_tokens
 
 
 def _of(frame: pd.DataFrame, model: str) -> pd.DataFrame:

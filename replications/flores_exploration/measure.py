@@ -16,11 +16,9 @@ from langsae.files import digest, publish, read_json
 from langsae.metrics import reconstruction, shares
 from langsae.params import Spec, section
 from langsae.reducers.base import read
-from replications.flores_exploration.findings import PREDICATES, Series
+from replications.flores_exploration.findings import PREDICATES, Series, applicable
 
 STUDY = "flores_exploration"
-# Findings that texts and a tokenizer decide, without a model.
-TOKEN_FINDINGS = ("english_fewest_tokens", "latin_fewer_tokens")
 DEAD = {"zero": "as zeros", "drop": "dropped"}
 
 
@@ -38,10 +36,14 @@ class Measure(Spec):
 
 @dataclass(frozen=True)
 class Counts:
-    """One run's collection; `active` is None where no SAE was asked for."""
+    """One run's collection; `active` is None where no SAE was asked for.
+
+    features: dictionary size of the run's SAEs, also where only their number is known.
+    """
 
     model: str
     tokens: dict[str, int]
+    features: int
     inputs: dict[str, str]
     active: np.ndarray | None = None  # int64 [H, L, F]
     layers: tuple[int, ...] = ()
@@ -54,13 +56,14 @@ def load(folder: Path, model: str) -> Counts:
     inputs = {f"{model}/{name}": digest(value) for name, value in facts["inputs"].items()}
     path = folder / "feature_counts.safetensors"
     if not path.is_file():
-        return Counts(model, facts["counts"], inputs)
+        return Counts(model, facts["counts"], facts["features"], inputs)
     header, state = read(path, "feature_counts")
     _, errors = read(folder / "reconstruction.safetensors", "reconstruction")
     inputs[f"{model}/saes"] = digest(header["coders"])
     return Counts(
         model,
         {code: facts["counts"][code] for code in header["languages"]},
+        state["active"].shape[-1],
         inputs,
         state["active"].numpy(),
         tuple(int(hook.split(".")[1]) for hook in header["hooks"]),
@@ -168,8 +171,7 @@ def find(recorder: Recorder, frames: dict[str, pd.DataFrame], settings: Measure)
           (("monolingual", first), ("variance", variance), ("groups", first))),
     )  # fmt: skip
     for model in frames["tokens"]["model"].unique():
-        measured = model in set(frames["monolingual"]["model"])
-        for name in PREDICATES if measured else TOKEN_FINDINGS:
+        for name in applicable(series, model):
             answer = PREDICATES[name](series, model)
             recorder.find(name.replace("_", "-"), model, answer.holds, answer.detail)
 
@@ -196,7 +198,7 @@ def main() -> None:
     }
     inputs = {name: key for counts in collected for name, key in counts.inputs.items()}
     recorder = Recorder(STUDY, profile, section("seed", int), inputs)
-    record(recorder, frames, {name: run["features"] for name, run in runs.items()})
+    record(recorder, frames, {counts.model: counts.features for counts in collected})
     find(recorder, frames, settings)
     recorder.write()
     with publish(Path("results") / STUDY / "plots" / profile) as folder:

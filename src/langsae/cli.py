@@ -67,7 +67,7 @@ def _add_run(commands) -> None:
     sub.add_argument("--out", type=Path, required=True, help="folder for everything that is made")
     sub.add_argument("--rows", help="rows of the corpus, as a Python slice such as 0:500")
     sub.add_argument("--train-rows", help="rows to train on, when --sae is train; default --rows")
-    sub.add_argument("--latents", type=int, default=4096, help="dictionary size")
+    sub.add_argument("--latents", type=int, default=4096, help="when --sae is train")
     sub.add_argument("--k", type=int, default=32, help="of a TopK SAE trained here")
     sub.add_argument("--transformer-lens-weights", action="store_true")
     sub.add_argument("--count-bos", action="store_true", help="BOS enters the SAEs and counts")

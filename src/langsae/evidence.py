@@ -25,7 +25,8 @@ from langsae.params import Spec, parse
 # rerun: a model, tokenizer or classifier run by us;
 # published artefact: recomputed from the authors' own data
 Basis = Literal["rerun", "published artefact"]
-Profile = Literal["smoke", "demo", "reference", "paper"]
+# own: a run of `langsae run`, which decides nothing
+Profile = Literal["own", "smoke", "demo", "reference", "paper"]
 PROFILES: tuple[Profile, ...] = ("smoke", "demo", "reference", "paper")  # weakest first
 
 Sha256 = Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{64}$")]

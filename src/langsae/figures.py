@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import seaborn
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -131,7 +132,9 @@ def house_style() -> Iterator[None]:
     with mpl.rc_context():
         mpl.rcdefaults()  # a user's matplotlibrc must not change the bytes
         mpl.rcParams.update(
-            {
+            seaborn.axes_style("ticks")
+            | seaborn.plotting_context("paper")
+            | {
                 "font.family": list(fonts()),
                 "font.size": 8,
                 "axes.titlesize": 9,

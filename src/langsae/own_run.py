@@ -71,8 +71,7 @@ def _params(arguments: argparse.Namespace) -> dict[str, Any]:
         "policy": policy,
         "hooks": arguments.hooks.split(","),
     }
-    run_ = {"model": "own", "corpus": "own", "saes": "own", "features": arguments.latents,
-            "policy": policy}  # fmt: skip
+    run_ = {"model": "own", "corpus": "own", "saes": "own", "policy": policy}
     return {
         "profile": "own",
         "seed": common["seed"],
@@ -101,7 +100,7 @@ def _bank(arguments: argparse.Namespace) -> dict[str, Any]:
     text = arguments.sae
     if text == "train":
         training = {"n_latents": arguments.latents, "k": arguments.k, "batch_tokens": 2048,
-                    "warmup_steps": 50, "epochs": 10, "input_norm": "standard"}  # fmt: skip
+                    "warmup_steps": 50, "epochs": 10, "input_norm": "l2"}  # fmt: skip
         return {"source": "train", "training": training}
     if text.startswith("release:"):
         _, release, identifier = _three(text)

@@ -137,10 +137,9 @@ def _finding_rows(study: str, finding: Finding, evidence: dict[Profile, Evidence
     for model in finding.subjects:
         key = {"id": f"{FINDING}/{finding.id}/{model}", "variant": AS_PUBLISHED}
         yield row | key | _outcome(study, model, found, DECIDING)
-    others = {model for profile in (*DECIDING, "demo") for model in found.get(profile, {})}
-    for model in sorted(others - set(finding.subjects)):
+    for model in sorted(set(found.get("demo", {})) - set(finding.subjects)):
         key = {"id": f"{FINDING}/{finding.id}/{model}", "variant": OTHER_MODEL}
-        yield row | key | _outcome(study, model, found, (*DECIDING, "demo"))
+        yield row | key | _outcome(study, model, found, ("demo",))
 
 
 def _outcome(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from langsae.claims import load_published
+from langsae.command import run
 from langsae.evidence import read_evidence
 from langsae.files import read_json, write_json
 from langsae.readme_table import update_readme
@@ -84,3 +85,12 @@ def changed(rows: Sequence[Row], committed: Sequence[Row]) -> list[str]:
         if old.get(key) != new.get(key)
         for study, id, variant in [key]
     ]
+
+
+def main() -> None:
+    """Stage verify: all studies, nothing acknowledged."""
+    sys.exit(verify())
+
+
+if __name__ == "__main__":
+    run(main)

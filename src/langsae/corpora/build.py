@@ -9,7 +9,7 @@ import numpy as np
 from langsae.corpora import flores_folder, hub, libreoffice_help, local, udhr
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.corpora.raw import Raw
-from langsae.corpora.spec import SourceSpec
+from langsae.corpora.spec import SourceSpec, UnionSpec
 from langsae.errors import InputError
 
 SOURCES: dict[str, Callable[..., Raw]] = {
@@ -21,8 +21,10 @@ SOURCES: dict[str, Callable[..., Raw]] = {
 }
 
 
-def build(spec: SourceSpec, name: str) -> ParallelCorpus:
+def build(spec: SourceSpec | UnionSpec, name: str) -> ParallelCorpus:
     """The corpus `spec` (any member of CorpusSpec) asks for; InputError if it cannot be had."""
+    if isinstance(spec, UnionSpec):
+        return _union([build(part, name) for part in spec.parts], name)
     raw = SOURCES[spec.source](spec)
     texts = {code: [clean(text, spec) for text in raw.texts[code]] for code in spec.languages}
     texts, ids = _long_enough(texts, raw, spec.min_characters)
@@ -38,6 +40,14 @@ def build(spec: SourceSpec, name: str) -> ParallelCorpus:
     if spec.shuffle_seed is not None:
         corpus = corpus.permuted(partial(permutation, spec.shuffle_seed))
     return corpus if spec.rows is None else corpus.rows(spec.rows)
+
+
+def _union(parts: list[ParallelCorpus], name: str) -> ParallelCorpus:
+    """The texts of all parts, in order, in each language that has any."""
+    codes = dict.fromkeys(code for part in parts for code in part.languages)
+    texts = {code: sum((part.texts.get(code, ()) for part in parts), ()) for code in codes}
+    provenance = {"parts": [part.provenance for part in parts]}
+    return ParallelCorpus(name, texts, aligned=False, provenance=provenance)
 
 
 def permutation(seed: int, rows: int) -> np.ndarray:

@@ -110,7 +110,17 @@ class HubSpec(SourceSpec):
         return self
 
 
-CorpusSpec = Annotated[
+SingleSpec = Annotated[
     UdhrSpec | LibreOfficeHelpSpec | FloresFolderSpec | LocalSpec | HubSpec,
     Field(discriminator="source"),
 ]
+
+
+class UnionSpec(Spec):
+    """The texts of several corpora, language by language; they are not aligned."""
+
+    source: Literal["union"]
+    parts: Annotated[tuple[SingleSpec, ...], Field(min_length=1)]
+
+
+CorpusSpec = Annotated[SingleSpec | UnionSpec, Field(discriminator="source")]

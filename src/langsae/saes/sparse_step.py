@@ -15,8 +15,8 @@ Rough = Callable[[Tensor], tuple[Tensor, float]]
 
 ROWS = 512  # tokens a tile: 512 x 32,768 float32 are 64 MiB
 CANDIDATES = 3  # candidates of the rough encoder, in multiples of k
-STAT = [0, 0]
-GROUP = 32  # neighbouring columns that share one maximum in `top_columns`
+SIGMAS = 6  # a normal error exceeds it once in 10^9
+GROUP = 16  # columns that share one maximum in `top_columns`
 
 
 def top_columns(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -29,12 +29,13 @@ def top_columns(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if n % GROUP or groups <= 2 * k:
         values, indices = pre.topk(k, dim=1, sorted=False)
         return values, indices
-    best = pre.view(rows, groups, GROUP).amax(2).topk(k, dim=1, sorted=False).indices
-    first = torch.arange(rows, device=pre.device)[:, None] * groups
-    kept = pre.view(-1, GROUP).index_select(0, (best + first).flatten()).view(rows, -1)
+    # A group is every `groups`-th column: maxima over the middle axis run along memory.
+    grid = pre.view(rows, GROUP, groups)
+    best = grid.amax(1).topk(k, dim=1, sorted=False).indices
+    kept = grid.gather(2, best[:, None].expand(-1, GROUP, -1)).flatten(1)
     values, place = kept.topk(k, dim=1, sorted=False)
-    group = best.gather(1, place.div(GROUP, rounding_mode="floor"))
-    return values, group * GROUP + place % GROUP
+    line = place.div(k, rounding_mode="floor")
+    return values, line * groups + best.gather(1, place - line * k)
 
 
 def top_preactivations(
@@ -47,15 +48,17 @@ def top_preactivations(
     """
     values = x.new_empty(len(x), k)
     indices = torch.empty(len(x), k, dtype=torch.int64, device=x.device)
-    if encoder == "float32" or CANDIDATES * k >= len(W_enc):
-        for rows in torch.arange(len(x), device=x.device).split(ROWS):
-            pre = torch.addmm(b_enc, x[rows], W_enc.T)
-            values[rows], indices[rows] = top_columns(pre, k)
-        return values, indices
-    rough = Int8Encoder(x, W_enc, b_enc) if encoder == "int8" else BFloat16Encoder(W_enc, b_enc)
-    # Rows of like size share a tile, hence a scale and a bound on the error.
-    for rows in x.abs().amax(1).argsort().split(ROWS):
-        values[rows], indices[rows] = _screened(x[rows], W_enc, b_enc, k, rough)
+    todo = torch.arange(len(x), device=x.device)
+    if encoder != "float32" and CANDIDATES * k < len(W_enc):
+        rough = Int8Encoder(x, W_enc, b_enc) if encoder == "int8" else BFloat16Encoder(W_enc, b_enc)
+        unsure = []
+        # Rows of like size share a tile, hence one scale of the inputs.
+        for rows in x.abs().amax(1).argsort().split(ROWS):
+            values[rows], indices[rows], sure = _screened(x[rows], W_enc, b_enc, k, rough)
+            unsure.append(rows[~sure])
+        todo = torch.cat(unsure)
+    for rows in todo.split(ROWS) if len(todo) else ():
+        values[rows], indices[rows] = top_columns(torch.addmm(b_enc, x[rows], W_enc.T), k)
     return values, indices
 
 
@@ -99,24 +102,20 @@ class Int8Encoder:
 
 def _screened(
     x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int, rough_encoder: Rough
-) -> tuple[Tensor, Tensor]:
-    """The k largest exact pre-activations among the CANDIDATES * k largest rough ones.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The k largest exact pre-activations [T, k] among the CANDIDATES * k largest rough ones.
 
-    A row stands if its k-th exact value exceeds its last candidate's rough value by more than the
-    largest error seen on the tile's candidates (tens of thousands); other rows are done in float32.
+    Third, whether each row is sure: its k-th exact value exceeds its last candidate's rough value
+    by SIGMAS standard deviations of the rough values' error, measured on the row's candidates.
     """
     rough, unit = rough_encoder(x)
     guess, candidates = top_columns(rough, CANDIDATES * k)
     guess = guess.float() * unit
     exact = row_products(x, W_enc, candidates) + b_enc[candidates]
     values, place = exact.topk(k, dim=1, sorted=False)
-    indices = candidates.gather(1, place)
-    sure = values.amin(1) > guess.amin(1) + (exact - guess).abs().amax()
-    redo = (~sure).nonzero().squeeze(1)
-    STAT[0] += len(redo)
-    if len(redo):
-        values[redo], indices[redo] = top_columns(torch.addmm(b_enc, x[redo], W_enc.T), k)
-    return values, indices
+    error = (exact - guess).square().mean(1).sqrt()
+    sure = values.amin(1) > guess.amin(1) + SIGMAS * error
+    return values, candidates.gather(1, place), sure
 
 
 def row_products(x: Tensor, rows: Tensor, indices: Tensor) -> Tensor:
