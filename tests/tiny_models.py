@@ -283,18 +283,40 @@ def _llama_tensors() -> dict[str, np.ndarray]:
     return tensors | {"model.norm.weight": draw(D_MODEL, mean=1.0)}
 
 
-def _sae_tensors(seed: int) -> dict[str, np.ndarray]:
+def _sae_tensors(seed: int, d_sae: int = D_SAE) -> dict[str, np.ndarray]:
     draw = _Draw(seed)
     return {
-        "W_enc": draw(D_MODEL, D_SAE),
-        "b_enc": draw(D_SAE),
-        "W_dec": draw(D_SAE, D_MODEL),
+        "W_enc": draw(D_MODEL, d_sae),
+        "b_enc": draw(d_sae),
+        "W_dec": draw(d_sae, D_MODEL),
         "b_dec": draw(D_MODEL),
     }
 
 
-def gpt2_saes() -> Files:
-    """The oldest sae_lens layout: hook_point instead of hook_name, dtype as torch prints it."""
+def fitting_sae_tensors(seed: int, d_sae: int) -> dict[str, np.ndarray]:
+    """An SAE that explains any stream of width D_MODEL nearly wholly, so a probe accepts it.
+
+    Latents +-(x - b_dec) give x back as it is. The others have random unit directions and spread
+    negative biases, so they fire for few tokens, and decoders too small to disturb the sum.
+    """
+    draw, n_rest = _Draw(seed), d_sae - 2 * D_MODEL
+    eye, rest = np.eye(D_MODEL, dtype=np.float32), draw(D_MODEL, n_rest)
+    rest /= np.linalg.norm(rest, axis=0)
+    bias = -np.geomspace(0.5, 12, n_rest, dtype=np.float32)  # streams grow from 0.2 to about 3
+    return {
+        "W_enc": np.concatenate([eye, -eye, rest], axis=1),
+        "b_enc": np.concatenate([np.zeros(2 * D_MODEL, np.float32), bias]),
+        "W_dec": np.concatenate([eye, -eye, 1e-4 * rest.T]),
+        "b_dec": 0.1 * draw(D_MODEL),
+    }
+
+
+def gpt2_saes(d_sae: int = D_SAE, tensors=None) -> Files:
+    """The oldest sae_lens layout: hook_point instead of hook_name, dtype as torch prints it.
+
+    tensors: function of a seed and `d_sae`; random ones, which fit no stream, without it.
+    """
+    tensors = tensors or _sae_tensors
     files = {}
     for i in range(GPT2_LAYERS):
         hook = f"blocks.{i}.hook_resid_pre"
@@ -306,27 +328,29 @@ def gpt2_saes() -> Files:
             "dataset_path": "Skylion007/openwebtext",
             "context_size": N_CTX,
             "d_in": D_MODEL,
-            "d_sae": D_SAE,
+            "d_sae": d_sae,
             "dtype": "torch.float32",
             "device": "cpu",
         }
-        weights = _sae_tensors(100 + i) | {"scaling_factor": np.ones(D_SAE, np.float32)}
+        weights = tensors(100 + i, d_sae)
+        weights["scaling_factor"] = np.ones(d_sae, np.float32)
         files[f"{hook}/cfg.json"] = _json(config)
         files[f"{hook}/sae_weights.safetensors"] = _weights(weights)
         files[f"{hook}/sparsity.safetensors"] = _weights(
-            {"sparsity": np.full(D_SAE, -3, np.float32)}
+            {"sparsity": np.full(d_sae, -3, np.float32)}
         )
     return files
 
 
-def pythia_saes() -> Files:
-    """The sae_lens 3 to 5 layout; this release has no sparsity file."""
+def pythia_saes(d_sae: int = D_SAE, tensors=None) -> Files:
+    """The sae_lens 3 to 5 layout; this release has no sparsity file. tensors: as `gpt2_saes`."""
+    tensors = tensors or _sae_tensors
     files = {}
     for i in range(PYTHIA_LAYERS):
         config = {
             "architecture": "standard",
             "d_in": D_MODEL,
-            "d_sae": D_SAE,
+            "d_sae": d_sae,
             "dtype": "float32",
             "device": "cpu",
             "model_name": "pythia-70m-deduped",
@@ -344,7 +368,7 @@ def pythia_saes() -> Files:
             "sae_lens_training_version": None,
         }
         files[f"{i}-res-sm/cfg.json"] = _json(config)
-        files[f"{i}-res-sm/sae_weights.safetensors"] = _weights(_sae_tensors(200 + i))
+        files[f"{i}-res-sm/sae_weights.safetensors"] = _weights(tensors(200 + i, d_sae))
     return files
 
 

@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_profile(commands) -> None:
     sub = commands.add_parser("profile", help="compose conf/ into params.yaml for `dvc repro`")
-    sub.add_argument("name", choices=profiles.PROFILES)
+    sub.add_argument("name", help=f"one of {', '.join(profiles.PROFILES)}")
     sub.set_defaults(action=lambda arguments: profiles.write(arguments.name))
 
 
@@ -69,6 +69,11 @@ def _add_run(commands) -> None:
     sub.add_argument("--train-rows", help="rows to train on, when --sae is train; default --rows")
     sub.add_argument("--latents", type=int, default=4096, help="when --sae is train")
     sub.add_argument("--k", type=int, default=32, help="of a TopK SAE trained here")
+    sub.add_argument("--batch-tokens", type=int, default=2048, help="tokens a training step")
     sub.add_argument("--transformer-lens-weights", action="store_true")
     sub.add_argument("--count-bos", action="store_true", help="BOS enters the SAEs and counts")
     sub.set_defaults(action=own_run.run)
+
+
+if __name__ == "__main__":
+    main()

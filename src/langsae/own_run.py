@@ -99,8 +99,14 @@ def _model(arguments: argparse.Namespace) -> dict[str, Any]:
 def _bank(arguments: argparse.Namespace) -> dict[str, Any]:
     text = arguments.sae
     if text == "train":
-        training = {"n_latents": arguments.latents, "k": arguments.k, "batch_tokens": 2048,
-                    "warmup_steps": 50, "epochs": 10, "input_norm": "l2"}  # fmt: skip
+        training = {
+            "n_latents": arguments.latents,
+            "k": arguments.k,
+            "batch_tokens": arguments.batch_tokens,
+            "warmup_steps": 50,
+            "epochs": 10,
+            "input_norm": "l2",
+        }
         return {"source": "train", "training": training}
     if text.startswith("release:"):
         _, release, identifier = _three(text)

@@ -52,12 +52,13 @@ def collect(
     key = digest([reducers[0].header, compute.batch_tokens, shard, [r.name for r in reducers]])
     checkpoint = _Checkpoint(Path(scratch) / key, reducers, compute.checkpoint_seconds)
     done = checkpoint.restore()
-    total = sum(len(corpus.ids[index]) for group in groups for index in group)
-    seen = sum(len(corpus.ids[index]) for group in groups[:done] for index in group)
-    with tqdm(total=total, initial=seen, unit="tok", desc="collect", smoothing=0.05) as bar:
+    lengths = corpus.ids.lengths()
+    sizes = [sum(lengths[index] for index in group) for group in groups]
+    progress = {"total": sum(sizes), "initial": sum(sizes[:done]), "unit": "tok"}
+    with tqdm(**progress, desc="collect", smoothing=0.05) as bar:
         for number, group in enumerate(groups[done:], start=done + 1):
             _take(model, bank, corpus, group, reducers)
-            bar.update(sum(len(corpus.ids[index]) for index in group))
+            bar.update(sizes[number - 1])
             checkpoint.maybe_save(number)
     checkpoint.remove()
 

@@ -1,7 +1,9 @@
 """From texts to batches of token ids, with masks instead of conventions."""
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -11,6 +13,8 @@ from torch import Tensor
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.errors import InputError
 from langsae.params import Spec
+
+_TEXTS_AT_ONCE = 256
 
 
 class TokenPolicy(Spec):
@@ -59,12 +63,37 @@ class TokenBatch:
         return TokenTable(self.language[row], self.example[row], self.ids[row, position], position)
 
 
+class TokenIds(Sequence[tuple[int, ...]]):
+    """The token ids of many texts: 4 bytes a token, where tuples of Python ints take 36."""
+
+    def __init__(self, texts: Iterable[Sequence[int]] = ()) -> None:
+        self._flat, self._ends = array("i"), array("q", [0])
+        for text in texts:
+            self.append(text)
+
+    def append(self, text: Sequence[int]) -> None:
+        """Add a text at the end."""
+        self._flat.extend(text)
+        self._ends.append(len(self._flat))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> tuple[int, ...]:
+        index = range(len(self))[index]
+        return tuple(self._flat[self._ends[index] : self._ends[index + 1]])
+
+    def lengths(self) -> list[int]:
+        """The number of tokens of each text."""
+        return [end - start for start, end in pairwise(self._ends)]
+
+
 @dataclass(frozen=True)
 class TokenisedCorpus:
     """Token ids of every text of every language, under one policy."""
 
     languages: tuple[str, ...]
-    ids: tuple[tuple[int, ...], ...]
+    ids: TokenIds
     language: tuple[int, ...]
     example: tuple[int, ...]
     policy: TokenPolicy
@@ -77,8 +106,8 @@ class TokenisedCorpus:
     def counts(self) -> dict[str, int]:
         """Counted tokens per language."""
         totals = dict.fromkeys(self.languages, 0)
-        for ids, language in zip(self.ids, self.language, strict=True):
-            totals[self.languages[language]] += len(ids) - self.skipped
+        for length, language in zip(self.ids.lengths(), self.language, strict=True):
+            totals[self.languages[language]] += length - self.skipped
         return totals
 
     def batches(self, batch_tokens: int) -> list[list[int]]:
@@ -86,10 +115,8 @@ class TokenisedCorpus:
 
         Texts are ordered by length (then by index), so little is padded; a longer text is alone.
         """
-        order = sorted(range(len(self.ids)), key=lambda index: (len(self.ids[index]), index))
         groups: list[list[int]] = []
-        for index in order:
-            length = len(self.ids[index])
+        for length, index in sorted(zip(self.ids.lengths(), range(len(self.ids)), strict=True)):
             if groups and length * (len(groups[-1]) + 1) <= batch_tokens:
                 groups[-1].append(index)
             else:
@@ -120,17 +147,17 @@ def tokenise(tokenizer, corpus: ParallelCorpus, policy: TokenPolicy) -> Tokenise
     yields no counted token.
     """
     bos = _bos(tokenizer, policy)
-    ids, language, example = [], [], []
+    ids, language, example = TokenIds(), [], []
     for index, code in enumerate(corpus.texts):
         texts = list(corpus.texts[code])
         for row, tokens in enumerate(_encode(tokenizer, texts)):
-            kept = tuple((bos + tokens)[: policy.max_tokens])
+            kept = (bos + tokens)[: policy.max_tokens]
             if len(kept) <= (0 if policy.count_bos else len(bos)):
                 raise InputError(f"corpus {corpus.name}: {code} text {row} has no tokens to count")
             ids.append(kept)
             language.append(index)
             example.append(row)
-    return TokenisedCorpus(tuple(corpus.texts), tuple(ids), tuple(language), tuple(example), policy)
+    return TokenisedCorpus(tuple(corpus.texts), ids, tuple(language), tuple(example), policy)
 
 
 def _bos(tokenizer, policy: TokenPolicy) -> list[int]:
@@ -142,6 +169,11 @@ def _bos(tokenizer, policy: TokenPolicy) -> list[int]:
 
 
 def _encode(tokenizer, texts: list[str]) -> Iterator[list[int]]:
-    yield from tokenizer(
-        texts, add_special_tokens=False, return_attention_mask=False, verbose=False
-    )["input_ids"]
+    # a part at a time: the tokenizer's own records take some hundred bytes a token
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        yield from tokenizer(
+            texts[start : start + _TEXTS_AT_ONCE],
+            add_special_tokens=False,
+            return_attention_mask=False,
+            verbose=False,
+        )["input_ids"]

@@ -51,11 +51,14 @@ def top_preactivations(
     todo = torch.arange(len(x), device=x.device)
     if encoder != "float32" and CANDIDATES * k < len(W_enc):
         rough = Int8Encoder(x, W_enc, b_enc) if encoder == "int8" else BFloat16Encoder(W_enc, b_enc)
-        unsure = []
+        unsure, worthwhile = [], True
         # Rows of like size share a tile, hence one scale of the inputs.
         for rows in x.abs().amax(1).argsort().split(ROWS):
-            values[rows], indices[rows], sure = _screened(x[rows], W_enc, b_enc, k, rough)
-            unsure.append(rows[~sure])
+            if worthwhile:
+                values[rows], indices[rows], sure = _screened(x[rows], W_enc, b_enc, k, rough)
+                rows = rows[~sure]
+                worthwhile = len(rows) < len(sure) / 2
+            unsure.append(rows)
         todo = torch.cat(unsure)
     for rows in todo.split(ROWS) if len(todo) else ():
         values[rows], indices[rows] = top_columns(torch.addmm(b_enc, x[rows], W_enc.T), k)
@@ -119,12 +122,17 @@ def _screened(
 
 
 def row_products(x: Tensor, rows: Tensor, indices: Tensor) -> Tensor:
-    """<rows[indices[t, j]], x[t]> for each t, j: [N, k]; x [N, d], rows [n, d]."""
-    # As a gradient: PyTorch has no forward operation for it without a [N, k, d] buffer.
-    values = x.new_zeros(indices.shape, requires_grad=True)
-    with torch.enable_grad():
-        total = decode(values, indices, rows)
-    return torch.autograd.grad(total, values, x)[0]
+    """<rows[indices[t, j]], x[t]> for each t, j: [N, k]; x [N, d], rows [n, d].
+
+    This is the gradient of `decode` by its values for a gradient x by its result. Called directly,
+    it needs neither the forward pass nor a buffer [N, k, d].
+    """
+    width = indices.shape[1]
+    slots = torch.arange(indices.numel(), device=x.device)
+    products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        x, rows, indices.flatten(), slots[::width].contiguous(), slots // width, 0
+    )
+    return products.view(indices.shape)
 
 
 def decode(values: Tensor, indices: Tensor, W_dec: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn import Parameter
 
 from langsae.errors import InputError
 from langsae.params import Spec
-from langsae.saes.sparse_step import Encoder, Slots, decode, top_preactivations
+from langsae.saes.sparse_step import Encoder, Slots, decode, row_products, top_preactivations
 from langsae.saes.topk import InputNorm, NormKind, TopKSAE
 
 
@@ -115,18 +115,16 @@ class TopKTrainer:
         values, indices = top_preactivations(centred, W_enc, b_enc, self.spec.k, self.spec.encoder)
         if self.spec.relu:
             values.relu_()
-        with torch.enable_grad():
-            sparse = decode(values.requires_grad_(), indices, W_dec)
-        error = sparse.detach() + b_dec - target
+        error = decode(values, indices, W_dec).add_(b_dec).sub_(target)
         squared = error.square().sum().item()
         loss = squared / len(x)
         if not math.isfinite(loss):
             raise InputError(f"{self.hook}: loss {loss} at step {self.steps + 1}; lower the lr")
         by_error = error.mul_(2 / len(x))
-        (by_value,) = torch.autograd.grad(sparse, values, by_error)
+        by_value = row_products(by_error, W_dec, indices)
         if self.spec.relu:
             by_value.mul_(values > 0)
-        self._gradients(centred, by_error, values.detach(), by_value, indices)
+        self._gradients(centred, by_error, values, by_value, indices)
         self._descend()
         self.fvu = squared / (target - target.mean(0)).square().sum().item()
         self._note(loss, values, indices)

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from langsae.errors import InputError
 from langsae.files import publish, write_json
 from langsae.saes.topk import InputNorm
 from langsae.saes.train import TopKTrainer, TrainSpec
@@ -41,6 +42,11 @@ def train_bank(
             chunk = chunks[state.chunk]
             _train_chunk(chunk, state, spec, bar)
             state.next_chunk(len(chunks))
+    if not state.steps:
+        raise InputError(
+            f"no chunk holds a whole batch of {spec.batch_tokens} tokens: "
+            "give more text or lower training.batch_tokens"
+        )
     with publish(out) as folder:
         folder.mkdir(parents=True)
         for hook, trainer in state.trainers.items():
