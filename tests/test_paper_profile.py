@@ -46,11 +46,11 @@ NEAR = 2e-5
 
 
 def sentences() -> dict[str, list[str]]:
-    """Six short real texts a language, few enough bytes for a tiny model's context."""
+    """Three short real texts a language, few enough bytes for a tiny model's context."""
     path = ROOT / "src" / "langsae" / "data" / "udhr.jsonl.gz"
     with gzip.open(path, "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file][1:7]
-    return {code: [row[code][:25].strip() for row in rows] for code in LANGUAGES}
+        rows = [json.loads(line) for line in file][1:4]
+    return {code: [row[code][:14].strip() for row in rows] for code in LANGUAGES}
 
 
 def files(hub_texts: dict[str, list[str]]) -> dict[str, dict[str, bytes]]:
@@ -74,9 +74,7 @@ def publish(hub: StandinHub, content: dict[str, dict[str, bytes]], pins: dict) -
     hub.add_repo("jbloom/GPT2-Small-SAEs-Reformatted", content["gpt2 saes"])
     hub.add_repo("ctigges/pythia-70m-deduped__res-sm_processed", content["pythia saes"])
     hub.add_repo("facebook/flores", {"flores.py": b"# a script\n"}, "dataset")
-    hub.add_repo(
-        "facebook/flores", content["flores"], "dataset", revision="refs/convert/parquet"
-    )
+    hub.add_repo("facebook/flores", content["flores"], "dataset", revision="refs/convert/parquet")
     hub.add_repo(GATED, tiny_models.llama(), gated=True)
 
 
@@ -103,7 +101,6 @@ def _wrong_hook(params):
     params["saes"]["gpt2_res_jb"]["hooks"] = ["resid_post.0"]  # trained at resid_pre.0
 
 
-
 FAULTS = {
     "gated": (_gated, ("langsae.stages.model", "new"), f"{GATED} is gated: accept its licence"),
     "unknown": (_unknown, ("langsae.stages.model", "new"), "gpt2: has no revision 0000"),
@@ -123,7 +120,12 @@ def paper(tmp_path_factory) -> SimpleNamespace:
         copy.run("langsae", "profile", "paper")
         params = yaml.safe_load((copy.root / "params.yaml").read_text(encoding="utf-8"))
         publish(hub, content, params["models"])
-        copy.modules(*((".", *stage) for stage in STAGES))
+        import time
+
+        for stage in STAGES:
+            t = time.time()
+            copy.modules((".", *stage))
+            print(stage, time.time() - t)
         for name, (change, _, _) in FAULTS.items():
             changed(copy.root, name, change)
         faults = copy.modules(
@@ -166,7 +168,7 @@ def test_token_counts_equal_an_independent_count(paper, evidence, model):
         code: sum(len(ids) - skipped for ids in texts)
         for code, texts in token_ids(paper, model).items()
     }
-    assert min(expected.values()) > 50
+    assert min(expected.values()) > 20
     assert measured(evidence, "tokens", model, "corrected") == expected
     times = {code: n * WIDTH[model] for code, n in expected.items()}
     assert measured(evidence, "tokens", model, "as published") == times
@@ -274,5 +276,5 @@ def test_a_fault_is_one_line_and_leaves_nothing(paper, name):
     if stage[0] == "langsae.stages.model":
         assert errors == told[0] + "\n"
     kind = paper.root / name / "artifacts" / stage[0].rsplit(".", 1)[1].replace("model", "models")
-    left = [path.name for path in kind.iterdir()] if kind.exists() else []
+    left = sorted(path.name for path in kind.iterdir()) if kind.exists() else []
     assert left == (["gpt2", "pythia"] if kind.name == "models" else [])

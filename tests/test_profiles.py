@@ -165,9 +165,7 @@ def test_a_missing_section_is_named(project):
         ("profile: smoke\nseed: ${nothing.here}\n", "nothing"),
     ],
 )
-def test_a_broken_profile_is_refused_and_params_stay(
-    project, monkeypatch, capsys, broken, named
-):
+def test_a_broken_profile_is_refused_and_params_stay(project, monkeypatch, capsys, broken, named):
     (project / "params.yaml").write_text("kept: true\n", encoding="utf-8")
     (project / "conf" / "smoke.yaml").write_text(broken, encoding="utf-8")
     before = contents(project)

@@ -376,3 +376,29 @@ def test_killed_process_resumes_identically(tmp_path):
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "k" / "out").exists()
     assert bank(tmp_path / "k") == bank(tmp_path / "whole")
+
+
+def test_state_of_another_training_is_refused(tmp_path):
+    bank(tmp_path)
+    other = {hook: given.model_copy(update={"lr": 1e-3}) for hook, given in BANK.items()}
+    with pytest.raises(InputError, match="state of another training"):
+        bank(tmp_path, specs=other)
+
+
+def test_finished_state_is_not_trained_again(tmp_path):
+    whole, chunks = bank(tmp_path), Chunks()
+    assert bank(tmp_path, chunks) == whole
+    assert chunks.read == []
+
+
+def test_lost_state_of_one_hook_is_trained_anew(tmp_path):
+    whole = bank(tmp_path, checkpoint_seconds=0)
+    (tmp_path / "s" / "resid_post.2.safetensors").unlink()
+    assert bank(tmp_path) == whole
+
+
+def test_bank_refuses_chunks_without_a_batch_or_hook(tmp_path):
+    with pytest.raises(InputError, match="no chunk holds a batch of 64 tokens"):
+        bank(tmp_path, Chunks(tokens=40))
+    with pytest.raises(InputError, match=r"no activations of resid_post\.9"):
+        bank(tmp_path, specs={"resid_post.9": spec()})

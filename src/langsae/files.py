@@ -1,6 +1,7 @@
 """Atomic publishing, hashing and canonical JSON."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import math
@@ -21,15 +22,35 @@ def publish(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(target)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    _remove(temporary)
+    replaced = target.with_name(f".{target.name}.{os.getpid()}.old.tmp")
     try:
         yield temporary
         if target.is_dir():
-            _remove(target)  # a folder cannot be replaced by rename
+            target.replace(replaced)  # a rename replaces files, but no folder with content
         temporary.replace(target)
     finally:
         _remove(temporary)
+        _remove(replaced)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove what killed processes left beside `target`, and an earlier attempt of this one."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        owner = path.name.removeprefix(f".{target.name}.").split(".")[0]
+        if owner.isdecimal() and (int(owner) == os.getpid() or not _alive(int(owner))):
+            _remove(path)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _remove(path: Path) -> None:

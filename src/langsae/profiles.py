@@ -1,7 +1,6 @@
 """Profiles: conf/common.yaml under conf/NAME.yaml, composed into params.yaml and checked."""
 
 from pathlib import Path
-
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -36,7 +35,9 @@ def compose(name: str, conf: Path = Path("conf")) -> str:
 def _check(params: dict[str, Any], name: str, sections: set[str], where: str) -> None:
     """What can be told without loading torch; each stage checks the sections it reads."""
     if params.get("profile") != name:
-        raise InputError(f"{where}: profile is '{params.get('profile')}'; it must be the file's name")
+        raise InputError(
+            f"{where}: profile is '{params.get('profile')}'; it must be the file's name"
+        )
     unknown = sorted(set(params) - sections)
     if unknown:
         raise InputError(f"{where}: no section is called '{unknown[0]}'; see conf/common.yaml")
