@@ -68,7 +68,7 @@ def test_the_modules_python_loads_are_among_the_dependencies():
     modules = {module_of(stage): code_deps(stage) for stage in STAGES.values()}
     answer = subprocess.run(
         [sys.executable, "-c", LOADED, *modules],
-        cwd=ROOT, check=True, capture_output=True, text=True,
+        cwd=ROOT, env=WorkingCopy(ROOT).environ, check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
     for module, files in json.loads(answer).items():
         loaded = {Path(file).relative_to(ROOT).as_posix() for file in files}

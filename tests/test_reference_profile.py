@@ -137,5 +137,5 @@ def test_without_the_reference_the_stage_says_what_is_missing(project, monkeypat
     monkeypatch.chdir(project)
     monkeypatch.setenv("LANGSAE_REFERENCE", str(tmp_path / "nowhere"))
     spec = section("corpora.flores", CorpusSpec)
-    with pytest.raises(InputError, match="nowhere.*no such folder"):
+    with pytest.raises(InputError, match=r"nowhere.*no such folder"):
         corpus.build(spec, "flores")
