@@ -19,6 +19,7 @@ from itertools import product
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is made here
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave their core to others
 
 import numpy as np
 import torch
@@ -113,6 +114,7 @@ class Original:
     @torch.inference_mode()
     def run(self, layers: Iterable[int]) -> None:
         """Take in these layers."""
+        torch.use_deterministic_algorithms(False)  # which ours asks for: the original did not
         for layer, batch in product(layers, self.batches):
             name = f"blocks.{layer}.hook_resid_pre"
             _, cache = self.model.network.run_with_cache(batch.ids, names_filter=name)
@@ -128,6 +130,7 @@ def ours(
     model: LanguageModel, bank: stream.Bank, corpus: TokenisedCorpus, compute: Compute
 ) -> Sums:
     """All layers in one pass, through the engine as a study uses it."""
+    compute.apply()
     header = stream.header(model, bank, corpus, "bench")
     shape = (len(bank), len(corpus.languages))
     latents = bank[HOOKS[0]].n_features

@@ -3,7 +3,7 @@
 Each measurement is a fresh process that makes texts in 12 languages, tokenises them, collects
 12 hook points of a small random model with SAEs of 24,576 latents into the reducers of
 flores_exploration, and saves those. Its peak is the high-water mark of its resident set. Run:
-    python -m bench.memory [--texts 40 --repetitions 3]
+    python -m bench.memory [--texts 20 --repetitions 3]
 """
 
 import argparse
@@ -93,14 +93,17 @@ def fresh(texts: int, threads: int) -> dict[str, float]:
     """The measurement in a process of its own."""
     command = [sys.executable, "-m", "bench.memory", "--measure", str(texts)]
     done = subprocess.run(
-        [*command, "--threads", str(threads)], stdout=subprocess.PIPE, text=True, check=True
+        [*command, "--threads", str(threads)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--texts", type=int, default=40, help="per language")
+    parser.add_argument("--texts", type=int, default=20, help="per language")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)

@@ -15,7 +15,7 @@ from langsae.models.hooks import HookPoint
 from langsae.models.language_model import load
 from langsae.models.source import load_source, prepare
 from langsae.models.spec import EmbeddedModel, FolderModel, TinyModel
-from langsae.models.tokens import TokenPolicy, tokenise
+from langsae.models.tokens import TokenIds, TokenPolicy, tokenise
 
 TEXTS = ParallelCorpus(
     "t",
@@ -158,6 +158,16 @@ def test_batches_hold_every_text_once_within_the_budget(folders, tmp_path):
     assert len(groups) > 1
     for group in groups:
         assert len(group) == 1 or corpus.batch(group).ids.numel() <= 40
+
+
+def test_token_ids_read_as_the_tuples_they_were_made_of():
+    texts = [(5, 50_256, 2), (), (7,)]
+    ids = TokenIds(texts)
+    assert list(ids) == texts
+    assert ids[-1] == (7,)
+    assert ids.lengths() == [3, 0, 1]
+    with pytest.raises(IndexError):
+        ids[3]
 
 
 def test_truncation_counts_the_bos(folders, tmp_path):

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 import tiny_models
 from langsae.errors import InputError
 from langsae.models.hooks import HookPoint
+from langsae.saes import threshold
 from langsae.saes.load import load_sae
 from langsae.saes.probe import check_fit, probe
 from langsae.saes.threshold import ThresholdSAE
@@ -95,6 +96,23 @@ def test_gemma_scope_npz_is_a_jumprelu(tmp_path):
     pre = X.double().numpy() @ arrays["W_enc"] + arrays["b_enc"]  # JumpReLU, by its definition
     expected = torch.from_numpy(np.where(pre > arrays["threshold"], pre, 0)).float()
     assert_same(load_sae(tmp_path, HookPoint("resid_post", 20), "jumprelu"), expected)
+
+
+@pytest.mark.parametrize("tile", [1, 700, 1 << 22])
+@pytest.mark.parametrize("jump", [False, True])
+def test_tiles_of_latents_do_not_change_the_codes(monkeypatch, tile, jump):
+    """One latent at a time, an uneven last tile, or all at once, against the dense definition."""
+    draw = np.random.default_rng(2).standard_normal
+    d = tiny_models.D_MODEL
+    W_enc, b_enc, shift = draw((d, 40)), draw(40), draw(d)
+    bar = np.abs(draw(40)) if jump else np.zeros(40)
+    pre = (X.double().numpy() - shift) @ W_enc + b_enc
+    tensors = [torch.from_numpy(a).float() for a in (W_enc, b_enc, W_enc.T, shift, bar, shift)]
+    if not jump:
+        tensors[4] = None
+    monkeypatch.setattr(threshold, "_TILE_ELEMENTS", tile)
+    expected = torch.from_numpy(np.where(pre > bar, pre, 0)).float()
+    assert_same(ThresholdSAE(*tensors), expected)
 
 
 def spoil(folder, change):
