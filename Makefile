@@ -40,7 +40,7 @@ slow: setup
 	$(BIN)/python -m pytest -m slow
 
 bench: setup
-	$(BIN)/python -m bench
+	env -u OMP_WAIT_POLICY $(BIN)/python -m bench
 
 lint: setup
 	$(BIN)/ruff check .
