@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -117,8 +118,6 @@ def add_at(target: Tensor, index: Tensor, values: Tensor) -> None:
     if target.device.type == "cpu":
         # NumPy's bincount is several times faster here than torch's serial index_add_.
         weights = None if values.dtype == torch.int64 else values.numpy()
-        import numpy as np
-
         sums = np.bincount(index.numpy(), weights=weights, minlength=len(target))
         target += torch.from_numpy(sums).to(target.dtype)
     else:

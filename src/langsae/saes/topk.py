@@ -13,7 +13,7 @@ from torch import Tensor
 
 from langsae.errors import InputError
 from langsae.files import publish, read_json, write_json
-from langsae.saes.codes import SparseCodes
+from langsae.saes.codes import SparseCodes, weighted_rows
 from langsae.saes.sparse_step import top_preactivations
 
 FORMAT = "langsae.topk"
@@ -118,11 +118,7 @@ class TopKSAE:
 
     def decode(self, codes: SparseCodes) -> Tensor:
         """Reconstruction float32 [N, d] in the space of `target`; codes ordered by token."""
-        counts = torch.bincount(codes.token, minlength=codes.shape[0])
-        offsets = counts.cumsum(0) - counts
-        return self.b_dec + F.embedding_bag(
-            codes.feature, self.W_dec, offsets, mode="sum", per_sample_weights=codes.value
-        )
+        return self.b_dec + weighted_rows(codes, self.W_dec)
 
     def target(self, x: Tensor) -> Tensor:
         """x [N, d] after the input normalisation, float32."""
