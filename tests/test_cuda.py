@@ -1,5 +1,7 @@
 """What runs on a GPU gives what it gives on the CPU; skipped where there is none."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -53,9 +55,10 @@ def test_reducers_add_up_to_the_same_bytes():
     states = []
     for device in ("cpu", "cuda"):
         rows = torch.arange(5000, device=device)
-        table = TokenTable(rows % 3, rows, rows, rows)
+        table = TokenTable(rows % 3, rows, rows, rows, rows < 0)
         codes = SparseCodes(*(part.to(device) for part in (token, feature, value)), (5000, 100))
         counts = FeatureCounts({}, 1, 3, 100, device)
-        counts.update(SparseBatch(0, table, value, codes, None))
+        coder = SimpleNamespace(encode=lambda vectors, codes=codes: codes)
+        counts.update(SparseBatch(0, table, value, coder, "resid_post.0"))
         states.append({key: state.cpu() for key, state in counts.state.items()})
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])

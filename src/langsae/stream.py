@@ -76,9 +76,9 @@ def _take(
     with torch.inference_mode():
         for index, (hook, coder) in enumerate(bank.items()):
             vectors = activations.pop(hook)[batch.counted].float()
-            seen = SparseBatch(index, table, vectors, coder.encode(vectors), coder)
-            if not bool(torch.isfinite(seen.codes.value).all()):
-                raise InputError(f"{hook}: the codes are not finite; check model, SAE and dtype")
+            if not bool(torch.isfinite(vectors).all()):
+                raise InputError(f"{hook}: the activations are not finite; check model and dtype")
+            seen = SparseBatch(index, table, vectors, coder, str(hook))
             for reducer in reducers:
                 reducer.update(seen)
 

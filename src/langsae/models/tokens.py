@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -23,12 +23,15 @@ class TokenPolicy(Spec):
     bos: put the tokenizer's BOS in front, or nothing; never left to a tokenizer's default.
     count_bos: whether that position enters SAEs and counts.
     max_tokens: truncate to this many tokens (BOS included); None keeps all.
-    Padding is always on the right and never counts.
+    pad_rows: as bilingual_score was published: the texts of an aligned row are filled up with the
+    padding token to the longest of them, and these positions are encoded; tables mark them.
+    Any other padding is on the right and never counts.
     """
 
     bos: Literal["prepend", "none"] = "prepend"
     count_bos: bool = False
     max_tokens: PositiveInt | None = None
+    pad_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class TokenTable:
     example: Tensor  # index of the text within its language
     token: Tensor  # token id
     position: Tensor  # position within the text, BOS included
+    padding: Tensor  # bool: the policy's padding, not text
 
     def __len__(self) -> int:
         return len(self.token)
@@ -49,7 +53,8 @@ class TokenBatch:
     """B texts, right-padded to T positions."""
 
     ids: Tensor  # int64 [B, T]
-    counted: Tensor  # bool [B, T]: real and, by policy, counted
+    counted: Tensor  # bool [B, T]: by policy, counted
+    padding: Tensor  # bool [B, T]: counted, but the policy's padding
     language: Tensor  # int64 [B]
     example: Tensor  # int64 [B]
 
@@ -60,7 +65,8 @@ class TokenBatch:
     def table(self) -> TokenTable:
         """The counted positions in row-major order: the order of `activations[counted]`."""
         row, position = self.counted.nonzero(as_tuple=True)
-        return TokenTable(self.language[row], self.example[row], self.ids[row, position], position)
+        ids, padding = self.ids[row, position], self.padding[row, position]
+        return TokenTable(self.language[row], self.example[row], ids, position, padding)
 
 
 class TokenIds(Sequence[tuple[int, ...]]):
@@ -90,13 +96,17 @@ class TokenIds(Sequence[tuple[int, ...]]):
 
 @dataclass(frozen=True)
 class TokenisedCorpus:
-    """Token ids of every text of every language, under one policy."""
+    """Token ids of every text of every language, under one policy.
+
+    padding: how many of a text's last ids are the policy's padding; () where it asks for none.
+    """
 
     languages: tuple[str, ...]
     ids: TokenIds
     language: tuple[int, ...]
     example: tuple[int, ...]
     policy: TokenPolicy
+    padding: tuple[int, ...] = ()
 
     @property
     def skipped(self) -> int:
@@ -104,10 +114,11 @@ class TokenisedCorpus:
         return int(self.policy.bos == "prepend" and not self.policy.count_bos)
 
     def counts(self) -> dict[str, int]:
-        """Counted tokens per language."""
+        """Counted tokens per language, without padding."""
         totals = dict.fromkeys(self.languages, 0)
-        for length, language in zip(self.ids.lengths(), self.language, strict=True):
-            totals[self.languages[language]] += length - self.skipped
+        padding = self.padding or (0,) * len(self.ids)
+        for length, pads, language in zip(self.ids.lengths(), padding, self.language, strict=True):
+            totals[self.languages[language]] += length - self.skipped - pads
         return totals
 
     def batches(self, batch_tokens: int) -> list[list[int]]:
@@ -128,13 +139,16 @@ class TokenisedCorpus:
         rows = [self.ids[index] for index in indices]
         width = max(map(len, rows))
         ids = torch.zeros(len(rows), width, dtype=torch.int64)
-        counted = torch.zeros(len(rows), width, dtype=torch.bool)
-        for row, tokens in enumerate(rows):
+        counted, padding = torch.zeros(2, len(rows), width, dtype=torch.bool)
+        for row, (index, tokens) in enumerate(zip(indices, rows, strict=True)):
             ids[row, : len(tokens)] = torch.tensor(tokens)
             counted[row, self.skipped : len(tokens)] = True
+            if self.padding:
+                padding[row, len(tokens) - self.padding[index] : len(tokens)] = True
         return TokenBatch(
             ids,
             counted,
+            padding,
             torch.tensor([self.language[index] for index in indices]),
             torch.tensor([self.example[index] for index in indices]),
         )
@@ -157,7 +171,32 @@ def tokenise(tokenizer, corpus: ParallelCorpus, policy: TokenPolicy) -> Tokenise
             ids.append(kept)
             language.append(index)
             example.append(row)
-    return TokenisedCorpus(tuple(corpus.texts), ids, tuple(language), tuple(example), policy)
+    tokens = TokenisedCorpus(tuple(corpus.texts), ids, tuple(language), tuple(example), policy)
+    if not policy.pad_rows:
+        return tokens
+    if not corpus.aligned:
+        raise InputError(f"corpus {corpus.name}: pad_rows needs aligned rows; set it to false")
+    return _pad_rows(tokens, padding_id(tokenizer))
+
+
+def padding_id(tokenizer) -> int:
+    """The id that fills texts up: the padding token, or the end of text where there is none."""
+    for id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if id is not None:
+            return id
+    raise InputError("the tokenizer has neither a padding nor an end token; set pad_rows: false")
+
+
+def _pad_rows(tokens: TokenisedCorpus, pad: int) -> TokenisedCorpus:
+    longest = [0] * (max(tokens.example) + 1)
+    for length, example in zip(tokens.ids.lengths(), tokens.example, strict=True):
+        longest[example] = max(longest[example], length)
+    missing = [
+        longest[example] - length
+        for length, example in zip(tokens.ids.lengths(), tokens.example, strict=True)
+    ]
+    ids = TokenIds((*text, *[pad] * n) for text, n in zip(tokens.ids, missing, strict=True))
+    return replace(tokens, ids=ids, padding=tuple(missing))
 
 
 def _bos(tokenizer, policy: TokenPolicy) -> list[int]:

@@ -1,11 +1,14 @@
 """Mergeable accumulators over a stream of sparse codes.
 
-Every state is a sum, and every sum is exact: integers in int64, reals as float64 multiples of a
-fixed grid. So the result does not depend on batch size, shard order or merge order, to the bit.
+Every state is a sum, an extreme or a set, and every sum is exact: integers in int64, reals as
+float64 multiples of a fixed grid. So the result does not depend on batch size, shard order or merge
+order, to the bit.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,9 +30,17 @@ class SparseBatch:
 
     hook: int  # index into the collection's hooks
     tokens: TokenTable  # N counted positions
-    vectors: Tensor  # [N, d], what the coder encoded
-    codes: SparseCodes  # of shape (N, features)
+    vectors: Tensor  # [N, d], what the coder encodes
     coder: SparseCoder
+    where: str  # the hook point's name, for messages
+
+    @cached_property
+    def codes(self) -> SparseCodes:
+        """Of shape (N, features); encoded when first asked for."""
+        codes = self.coder.encode(self.vectors)
+        if not bool(torch.isfinite(codes.value).all()):
+            raise InputError(f"{self.where}: the codes are not finite; check model, SAE and dtype")
+        return codes
 
 
 def exact(values: Tensor, grid: float) -> Tensor:
@@ -42,14 +53,16 @@ def exact(values: Tensor, grid: float) -> Tensor:
 
 
 class Reducer:
-    """State tensors that add up; subclasses fill them in `update`.
+    """State tensors that add up (or as `merges` says); subclasses fill them in `update`.
 
     header: what the numbers are true of (model, SAEs, corpus, policy, hooks, languages, what
     "active" means); merging or loading across different headers is refused.
     """
 
-    name: ClassVar[str]
+    name: str  # of its file, too
     grids: ClassVar[dict[str, float]] = {}  # of the float64 states
+    # how states that are no sums join: torch.maximum, torch.minimum
+    merges: ClassVar[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {}
 
     def __init__(self, header: dict[str, Any], state: dict[str, Tensor]) -> None:
         self.header = header
@@ -63,7 +76,8 @@ class Reducer:
         """Add another part of the same collection."""
         _same_header(self.name, self.header, other.header)
         for key, value in self.state.items():
-            value += other.state[key].to(value.device)
+            join = self.merges.get(key, torch.add)
+            self.state[key] = join(value, other.state[key].to(value.device))
 
     def save(self, path: str | Path) -> None:
         """Publish state and header as one safetensors file."""
