@@ -23,6 +23,7 @@ from langsae.models.spec import (
     FolderModel,
     HubModel,
     ModelSpec,
+    NoModel,
     TinyModel,
     TokenizerOnly,
 )
@@ -36,7 +37,7 @@ _PATTERNS = ["*.json", "*.safetensors", "tokenizer*", "merges.txt", "vocab.*"]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network with its tokenizer; `network` is None where only a tokenizer was asked for."""
+    """A network with its tokenizer; either is None where it was not asked for."""
 
     network: nn.Module | None
     tokenizer: Any
@@ -56,9 +57,9 @@ def prepare(spec: ModelSpec, out: str | Path) -> None:
         spec = spec.model_copy(update={"revision": hub.commit(spec.repo, spec.revision)})
     with publish(out) as folder:
         folder.mkdir()
-        files = _obtain(spec, folder)
+        files = folder if isinstance(spec, NoModel) else _obtain(spec, folder)
         hashes = {path.name: sha256(path) for path in _files(files)}
-        if not hashes:
+        if not hashes and not isinstance(spec, NoModel):
             raise InputError(f"{files}: no model files there")
         write_json(folder / "model.json", {"spec": spec.model_dump(), "sha256": hashes})
 
@@ -116,6 +117,8 @@ def load_source(folder: Path) -> LoadedModel:
                 "delete it and run `dvc repro prepare_model -f`"
             )
     description = {"spec": record["spec"], "sha256": record["sha256"]}
+    if isinstance(spec, NoModel):
+        return LoadedModel(None, None, description)
     if isinstance(spec, TokenizerOnly):
         return LoadedModel(None, _tokenizer_from_files(files, spec.bos_token), description)
     return _load_network(spec, files, description)

@@ -70,7 +70,13 @@ class TokenizerOnly(Spec):
         return self
 
 
+class NoModel(Spec):
+    """Neither model nor tokenizer: for runs that only read what a study published."""
+
+    source: Literal["none"]
+
+
 ModelSpec = Annotated[
-    HubModel | FolderModel | EmbeddedModel | TinyModel | TokenizerOnly,
+    HubModel | FolderModel | EmbeddedModel | TinyModel | TokenizerOnly | NoModel,
     Field(discriminator="source"),
 ]
