@@ -62,9 +62,9 @@ def _params(arguments: argparse.Namespace) -> dict[str, Any]:
     common = load_yaml(ROOT / "conf" / "common.yaml")
     policy = {"bos": "prepend", "count_bos": arguments.count_bos}
     training = arguments.sae == "train"
-    corpora = {"own": _corpus(arguments, arguments.rows)}
+    corpora = {"own": corpus_of(arguments, arguments.rows)}
     if training:
-        corpora["train"] = _corpus(arguments, arguments.train_rows or arguments.rows)
+        corpora["train"] = corpus_of(arguments, arguments.train_rows or arguments.rows)
     bank = _bank(arguments) | {
         "model": "own",
         "corpus": "train" if training else "own",
@@ -77,13 +77,14 @@ def _params(arguments: argparse.Namespace) -> dict[str, Any]:
         "seed": common["seed"],
         "compute": common["compute"],
         "corpora": corpora,
-        "models": {"own": _model(arguments)},
+        "models": {"own": model_of(arguments)},
         "saes": {"own": bank},
         arguments.study: {**common[arguments.study], "runs": {"own": run_}},
     }
 
 
-def _model(arguments: argparse.Namespace) -> dict[str, Any]:
+def model_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The model section of params.yaml that `--model` stands for."""
     name = arguments.model
     weights = "transformer_lens" if arguments.transformer_lens_weights else "as published"
     if name == "tiny":
@@ -118,7 +119,8 @@ def _bank(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"source": "folder", "path": str(Path(text).resolve())}
 
 
-def _corpus(arguments: argparse.Namespace, rows: str | None) -> dict[str, Any]:
+def corpus_of(arguments: argparse.Namespace, rows: str | None) -> dict[str, Any]:
+    """The corpus section of params.yaml that `--corpus` and `--languages` stand for."""
     name, path = arguments.corpus, Path(arguments.corpus).resolve()
     common = {"languages": arguments.languages.split(","), "normalise": "NFC", "rows": rows}
     if name in ("udhr", "libreoffice_help"):
