@@ -1,0 +1,221 @@
+"""The authors' own results, put into the files that our stages write.
+
+`source` is a folder with what was read off the study's repository (../shared/published/sae_lape).
+A stage of a run with `published:` calls its function here in place of a model; `out` is published
+whole. Beside the tables lies artefact.json, which names the claims that may be decided by them,
+because they are rawer than those claims. What the authors do not give is left out: empty columns
+and tables, never a number in its place.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import save_file
+
+from langsae.errors import InputError
+from langsae.files import publish, read_json, write_json
+from langsae.languages import by_name, find
+from langsae.metrics import lape, overlap
+from replications.sae_lape import identified, published_features
+
+NOTE = "artefact.json"
+LAYERS = 16
+TOP = {"entropy": "entropy", "freq": "frequency"}  # how selections and `lape.select` call an order
+
+
+def decides(stage: Path) -> tuple[str, ...] | None:
+    """Beginnings of the ids that a stage's folder may decide; None where it is no artefact."""
+    path = stage / NOTE
+    return tuple(read_json(path)["decides"]) if path.exists() else None
+
+
+def collect(source: Path, out: Path) -> None:
+    """Only the model's layers: counts are in archives that are in neither copy of the repository,
+    and the totals of texts and tokens can only be compared with a run of ours."""
+    _publish(out, {"totals": {"tokens": {}, "examples": {}, "layers": LAYERS}}, {}, ())
+
+
+def identify(source: Path, out: Path) -> None:
+    """The lists of features with their entropies and probabilities, and selections made anew.
+
+    Neurons are left out: of these only the numbers per layer are known.
+    """
+    table = published_features.features(source)
+    kept, names = published_features.kept(table)
+    wanted: dict[str, dict[str, Any]] = {identified.ALL: {}}
+    for label, by in TOP.items():
+        wanted[f"top_10_by_{label}"] = {"top": 10, "by": by}
+        wanted[f"top_1_per_layer_by_{label}"] = {"top": 1, "by": by, "per_hook": True}
+    wanted |= {f"shared_{n}": {"shared_by": n} for n in range(2, len(names) + 1)}
+    parts = [
+        _selection(kept, name, code, lape.select(kept, language, **how))
+        for name, how in wanted.items()
+        for language, code in enumerate(names)
+    ]
+    tables = {
+        "features": table.reindex(columns=identified.FEATURES),
+        "neurons": pd.DataFrame(columns=identified.NEURONS),
+        "selections": pd.concat(parts, ignore_index=True),
+    }
+    summary = {
+        "languages": names,
+        "selections": list(wanted),
+        "settings": {},
+        "totals": {},
+        "kept": len(kept.hook),
+        "shared_by": {str(n): int((kept.languages == n).sum()) for n in range(1, len(names) + 1)},
+    }
+    decided = ("identified/", "features/all/", "features/top_", "lists/", "shared/")
+    with publish(out) as folder:
+        folder.mkdir(parents=True)
+        identified.write(folder, tables)
+        _write(folder, {"summary": summary}, {}, decided)
+
+
+def compare(source: Path, out: Path) -> None:
+    """Similarity within a language as published; overlap of languages from the shared features."""
+    published = read_json(source / "feature_similarity_within_language.json")
+    arrays: dict[str, np.ndarray] = {}
+    labels = {}
+    for code, entry in _by_code(published).items():
+        for measure in ("iou", "pearson"):
+            arrays[f"{measure}/{code}"] = np.array(entry[measure]["matrix"], np.float64)
+        labels[code] = entry["iou"]["labels"]
+    kept, names = published_features.kept(published_features.features(source))
+    shared = kept.where(kept.languages > 1)  # as published: specific features are left out
+    both, iou = overlap.set_overlap(shared.member)
+    rows = [
+        {"a": a, "b": b, "intersection": int(both[i, j]), "iou": float(iou[i, j])}
+        for i, a in enumerate(names)
+        for j, b in enumerate(names)
+    ]
+    with publish(out) as folder:
+        folder.mkdir(parents=True)
+        save_file(arrays, folder / "similarity.safetensors")
+        _write(folder, {"labels": labels}, {"shared": pd.DataFrame(rows)}, ("overlap/",))
+
+
+def perplexity(source: Path, out: Path) -> None:
+    """Means over texts in place of the texts' own perplexities, which are not given: S is 1."""
+    published = read_json(source / "ppl_change_matrices.json")
+    normal = _by_code(published["normal_mean_ppl"])
+    codes = by_name(normal)
+    plain = np.array([normal[code] for code in codes])
+    arrays = {"normal": plain[:, None]}
+    for name, entry in published["change_matrices"].items():
+        matrix = {code: _by_code(row) for code, row in _by_code(entry["matrix"]).items()}
+        change = np.array([[matrix[a][b] for b in codes] for a in codes])
+        arrays[perplexity_setting(name)] = (plain + change)[:, :, None]
+    settings = {"languages": codes, "texts": 1, "settings": sorted(set(arrays) - {"normal"})}
+    with publish(out) as folder:
+        folder.mkdir(parents=True)
+        save_file(
+            {name: arrays[name] for name in sorted(arrays)}, folder / "perplexity.safetensors"
+        )
+        _write(folder, {"settings": settings}, {}, ())
+
+
+def perplexity_setting(path: str) -> str:
+    """Our name of a setting that the repository calls by a path such as
+    `sae_intervention/top_10/entropy/max/mult_-0.2`."""
+    match path.split("/"):
+        case ["neuron_intervention", fixed]:
+            return f"neuron_fixed/{fixed.removeprefix('fixed_')}"
+        case ["neuron_intervention", _, step]:
+            sign, size = step.split("_")
+            return f"neuron_scaled/{'-' if sign == 'min' else ''}{size}"
+        case ["sae_intervention", selection, order, value, step]:
+            chosen = selection if selection == identified.ALL else f"{selection}_by_{order}"
+            return f"sae_{chosen}_{value}/{step.removeprefix('mult_')}"
+    raise InputError(f"'{path}': no setting of the study is written like that")
+
+
+def generate(source: Path, out: Path) -> None:
+    """The hand labels, counted in the annotators' workbook; the texts are not at hand."""
+    published = read_json(source / "text_generation.json")
+    which = {
+        (row["Language"], row["Alpha"]): name.removeprefix("data_")
+        for name, rows in published["tables"].items()
+        for row in rows
+    }
+    labels = []
+    for row in published["recount_from_annotations"]:
+        table = which.get((row["language"], row["alpha"]))
+        if table is None:
+            continue  # annotated, but in neither table
+        for changed, start in ((True, "Change"), (False, "Unchange")):
+            for label, end in (("incoherent", "Incoherent"), ("partly", "Partially_Coherent"),
+                               ("coherent", "Coherent")):  # fmt: skip
+                labels.append([table, row["language"], row["alpha"], changed, label,
+                               row[f"{start}_{end}"]])  # fmt: skip
+    columns = ["table", "language", "alpha", "changed", "label", "count"]
+    frame = pd.DataFrame(labels, columns=columns).sort_values(columns, ignore_index=True)
+    texts = pd.DataFrame(
+        columns=["setting", "language", "alpha", "positions", "prompt", "seed", "text", "detected",
+                 "confidence", "script_share", "perplexity", "distinct_1", "distinct_2"]
+    )  # fmt: skip
+    _publish(out, {}, {"texts": texts, "labels": frame}, ("generation/reached/",
+                                                          "generation/labels/"))  # fmt: skip
+
+
+def active(source: Path, out: Path) -> None:
+    """Nothing: which features fire on which token was shown on pages only."""
+    active = ["language", "sentence", "position", "piece", "hook", "layer", "feature",
+              "feature_language", "value"]  # fmt: skip
+    tables = {name: pd.DataFrame(columns=columns)
+              for name, columns in (("active", active), ("pieces", active[:4]))}  # fmt: skip
+    _publish(out, {}, tables, ())
+
+
+def interpret(source: Path, out: Path) -> None:
+    """The explanations, and how many contexts each told right and wrong."""
+    table = published_features.specific(source)
+    place = table[["language", "hook", "layer", "feature"]].assign(explainer="openai/gpt-4.1")
+    said = place.assign(explanation=table["explanation"])
+    counts = {"tp": "true_positives", "tn": "true_negatives", "fp": "false_positives",
+              "fn": "false_negatives"}  # fmt: skip
+    scores = pd.concat(
+        place.assign(method=method, **{k: table[f"{method}_{v}"] for k, v in counts.items()})
+        for method in ("detection", "fuzz")
+    )
+    _publish(out, {}, {"explanations": said, "scores": scores}, ("interpretation/",))
+
+
+def _publish(
+    out: Path, documents: dict[str, Any], tables: dict[str, pd.DataFrame], decided: tuple[str, ...]
+) -> None:
+    with publish(out) as folder:
+        folder.mkdir(parents=True)
+        _write(folder, documents, tables, decided)
+
+
+def _write(
+    folder: Path,
+    documents: dict[str, Any],
+    tables: dict[str, pd.DataFrame],
+    decided: tuple[str, ...],
+) -> None:
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.10g")
+    note = {"decides": list(decided)}
+    for name, document in (documents | {Path(NOTE).stem: note}).items():
+        write_json(folder / f"{name}.json", document)
+
+
+def _selection(kept: lape.Kept, name: str, code: str, at: np.ndarray) -> pd.DataFrame:
+    part = kept.where(at)
+    columns = {
+        "selection": name,
+        "language": code,
+        "hook": [f"mlp_out.{layer}" for layer in part.hook],
+        "layer": part.hook,
+        "feature": part.feature,
+        "rank": np.arange(1, len(at) + 1),
+    }
+    return pd.DataFrame(columns, index=range(len(at)))
+
+
+def _by_code(by_language: dict[str, Any]) -> dict[str, Any]:
+    return {find(name).code: value for name, value in by_language.items()}
