@@ -113,10 +113,11 @@ def _register(network: nn.Module, hook: HookPoint, taken: dict, last: HookPoint)
             lambda module, args, kwargs: keep(args[0] if args else kwargs["hidden_states"]),
             with_kwargs=True,
         )
-    return _site(block, hook.site).register_forward_hook(lambda module, args, out: keep(out))
+    return site_module(block, hook.site).register_forward_hook(lambda module, args, out: keep(out))
 
 
-def _site(block: nn.Module, site: str) -> nn.Module:
+def site_module(block: nn.Module, site: str) -> nn.Module:
+    """The module of `block` whose output the site is: any but resid_pre, which is its input."""
     if site == "resid_post":
         return block
     if site == "mlp_out":
