@@ -13,6 +13,7 @@ class Run(Spec):
 
     corpus: texts to find language-specific features on (one text = one example); test: labelled
     texts whose language is to be told; impact: aligned texts for perplexities under intervention.
+    similarity: texts on which the features of one language are compared; None is `corpus`.
     published: a folder with the study's own artefacts, to be read instead of running a model.
     """
 
@@ -21,6 +22,7 @@ class Run(Spec):
     corpus: str
     test: str
     impact: str
+    similarity: str | None = None
     policy: TokenPolicy = TokenPolicy(count_bos=True)
     published: str | None = None
 
