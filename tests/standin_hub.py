@@ -73,6 +73,7 @@ class StandinHub:
         self.folder = Path(folder)
         self.repos: dict[tuple[str, str], Repo] = {}
         self.requests: list[Request] = []
+        self.sent = 0  # bytes of answers to GET
         self.faults: dict[str, Fault] = {}
 
     def __enter__(self):
@@ -280,6 +281,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
+        self.hub.sent += len(body)
         broken = self.fault in {"reset", "truncate"}
         self.wfile.write(body[: len(body) // 2] if broken else body)
         if self.fault == "reset":  # lingering for 0 s sends RST instead of FIN

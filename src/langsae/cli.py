@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from langsae import command, own_run, profiles
+from langsae import command, own_run, profiles, train_options
 from langsae.errors import InputError
 from langsae.verify import studies_of, verify
 
@@ -23,6 +23,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_profile(commands)
     _add_verify(commands)
     _add_run(commands)
+    _add_train(commands)
+    _add_tokenise(commands)
     return parser
 
 
@@ -73,6 +75,35 @@ def _add_run(commands) -> None:
     sub.add_argument("--transformer-lens-weights", action="store_true")
     sub.add_argument("--count-bos", action="store_true", help="BOS enters the SAEs and counts")
     sub.set_defaults(action=own_run.run)
+
+
+def _add_train(commands) -> None:
+    sub = commands.add_parser(
+        "train",
+        help="train SAEs and write them in EleutherAI's format",
+        description=train_options.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train_options.add_train(sub)
+    sub.set_defaults(action=_train, transformer_lens_weights=False)
+
+
+def _add_tokenise(commands) -> None:
+    sub = commands.add_parser("tokenise", help="texts as sequences of tokens for `langsae train`")
+    train_options.add_data(sub)
+    sub.set_defaults(action=_tokenise, transformer_lens_weights=False)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from langsae import train_saes  # torch, which other commands start without
+
+    return train_saes.run(arguments)
+
+
+def _tokenise(arguments: argparse.Namespace) -> int:
+    from langsae import train_saes
+
+    return train_saes.tokenise(arguments)
 
 
 if __name__ == "__main__":

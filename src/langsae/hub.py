@@ -99,4 +99,5 @@ def stream(repo: str, revision: str, path: str) -> BinaryIO:
     from huggingface_hub import HfFileSystem
 
     with explained(repo, revision):
-        return HfFileSystem().open(f"datasets/{repo}@{revision}/{path}", "rb")
+        # Parquet is read in few large pieces, which reading ahead would only enlarge
+        return HfFileSystem().open(f"datasets/{repo}@{revision}/{path}", "rb", cache_type="none")
