@@ -23,6 +23,7 @@ from langsae.reducers.base import Reducer
 from langsae.reducers.counts import FeatureCounts
 from langsae.reducers.reconstruction import Reconstruction
 from langsae.saes.bank import load_bank
+from langsae.saes.spec import Hooks
 
 STUDY = "flores_exploration"
 
@@ -30,6 +31,7 @@ STUDY = "flores_exploration"
 class Run(Spec):
     """One model of the study: names from params.yaml, and how its texts are counted.
 
+    hooks: which of the bank's SAEs; None is all.
     features: dictionary size of its SAEs, which the published token counts carry as a factor;
     to be given where no SAE is loaded, and checked where one is.
     """
@@ -37,6 +39,7 @@ class Run(Spec):
     model: str
     corpus: str
     saes: str
+    hooks: Hooks | None = None
     features: PositiveInt | None = None
     policy: TokenPolicy
 
@@ -79,7 +82,7 @@ def _collect_features(
     scratch: Path,
 ) -> list[Reducer]:
     model = LanguageModel(source, pick_device(compute.device))
-    bank = load_bank(Path("artifacts/saes") / run.saes, model.device)
+    bank = load_bank(Path("artifacts/saes") / run.saes, model.device, run.hooks)
     model.check(bank)
     widths = {coder.n_features for coder in bank.values()}
     if len(widths) > 1 or run.features not in (None, *widths):

@@ -5,6 +5,7 @@ of each of its files, its FVU on a probe) and, for SAEs trained here, their fold
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +83,20 @@ def write_index(
     write_json(bank / "bank.json", {"spec": spec.model_dump(mode="json"), "saes": entries})
 
 
-def load_bank(folder: str | Path, device: torch.device) -> dict[HookPoint, SparseCoder]:
-    """The coders of a prepared bank in hook order; a file that changed since is refused."""
+def load_bank(
+    folder: str | Path, device: torch.device, hooks: Iterable[str] | None = None
+) -> dict[HookPoint, SparseCoder]:
+    """The coders of a prepared bank, or of these hooks of it, in hook order.
+
+    Raises InputError for a hook that the bank does not have, and a file that changed since.
+    """
     bank = Path(folder)
     index = read_json(bank / "bank.json")
     coders: dict[HookPoint, SparseCoder] = {}
-    for hook in sorted(map(HookPoint.parse, index["saes"]), key=lambda hook: hook.order):
+    wanted = [HookPoint.parse(hook) for hook in (index["saes"] if hooks is None else hooks)]
+    if missing := [hook for hook in wanted if str(hook) not in index["saes"]]:
+        raise InputError(f"{bank}: has no SAE at {missing[0]}; it has {', '.join(index['saes'])}")
+    for hook in sorted(wanted, key=lambda hook: hook.order):
         entry = index["saes"][str(hook)]
         where = folder_of(entry["place"], bank)
         for name, expected in entry["sha256"].items():

@@ -1,11 +1,11 @@
 """Where a bank of SAEs comes from: the `saes` section of params.yaml."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from langsae.errors import InputError
-from langsae.models.hooks import HookPoint
+from langsae.models.hooks import SITES, HookPoint
 from langsae.models.tokens import TokenPolicy
 from langsae.params import Spec
 from langsae.saes.train import TrainSpec
@@ -38,11 +38,31 @@ class _BankSpec(Spec):
 
 
 class TrainedBank(_BankSpec):
-    """Trained here. chunk_tokens: activations held in memory at a time, per hook."""
+    """Trained here. chunk_tokens: activations held in memory at a time, per hook.
+
+    sites: what hooks of a site have in `training` instead, as in {mlp_out: {input_norm: standard}}.
+    """
 
     source: Literal["train"]
     training: TrainSpec
+    sites: dict[Literal[SITES], dict[str, Any]] = Field(default={})
     chunk_tokens: PositiveInt = 32_768
+
+    def specs(self) -> dict[str, TrainSpec]:
+        """The training of each hook."""
+        common = self.training.model_dump()
+        return {
+            hook: TrainSpec(**common | self.sites.get(HookPoint.parse(hook).site, {}))
+            for hook in self.hooks
+        }
+
+    @model_validator(mode="after")
+    def _sites_fit(self) -> "TrainedBank":
+        unused = set(self.sites) - {HookPoint.parse(hook).site for hook in self.hooks}
+        if unused:
+            raise ValueError(f"sites: no hook is at {', '.join(sorted(unused))}")
+        self.specs()
+        return self
 
 
 class _LoadedBank(_BankSpec):

@@ -45,10 +45,9 @@ def prepare(spec: BankSpec, compute: Compute, out: Path) -> None:
     with publish(out) as bank:
         bank.mkdir(parents=True)
         if isinstance(spec, TrainedBank):
-            specs = dict.fromkeys(spec.hooks, spec.training)
             train_bank(
                 chunks,
-                specs,
+                spec.specs(),
                 chunks.folder / "training",
                 bank / "saes",
                 device=model.device,
