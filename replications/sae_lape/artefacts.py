@@ -87,7 +87,7 @@ def compare(source: Path, out: Path) -> None:
     shared = kept.where(kept.languages > 1)  # as published: specific features are left out
     both, iou = overlap.set_overlap(shared.member)
     rows = [
-        {"a": a, "b": b, "intersection": int(both[i, j]), "iou": float(iou[i, j])}
+        {"language_a": a, "language_b": b, "intersection": int(both[i, j]), "iou": float(iou[i, j])}
         for i, a in enumerate(names)
         for j, b in enumerate(names)
     ]
@@ -108,7 +108,12 @@ def perplexity(source: Path, out: Path) -> None:
         matrix = {code: _by_code(row) for code, row in _by_code(entry["matrix"]).items()}
         change = np.array([[matrix[a][b] for b in codes] for a in codes])
         arrays[perplexity_setting(name)] = (plain + change)[:, :, None]
-    settings = {"languages": codes, "texts": 1, "settings": sorted(set(arrays) - {"normal"})}
+    settings = {
+        "intervened": codes,
+        "impacted": codes,
+        "rows": 1,
+        "settings": {name: {} for name in sorted(set(arrays) - {"normal"})},
+    }
     with publish(out) as folder:
         folder.mkdir(parents=True)
         save_file(
@@ -153,8 +158,9 @@ def generate(source: Path, out: Path) -> None:
     columns = ["table", "language", "alpha", "changed", "label", "count"]
     frame = pd.DataFrame(labels, columns=columns).sort_values(columns, ignore_index=True)
     texts = pd.DataFrame(
-        columns=["setting", "language", "alpha", "positions", "prompt", "seed", "text", "detected",
-                 "confidence", "script_share", "perplexity", "distinct_1", "distinct_2"]
+        columns=["setting", "language", "alpha", "positions", "reencode", "prompt", "seed", "text",
+                 "detected", "confidence", "script_share", "perplexity", "distinct_1", "distinct_2",
+                 "tokens"]
     )  # fmt: skip
     _publish(out, {}, {"texts": texts, "labels": frame}, ("generation/reached/",
                                                           "generation/labels/"))  # fmt: skip
@@ -167,6 +173,12 @@ def active(source: Path, out: Path) -> None:
     tables = {name: pd.DataFrame(columns=columns)
               for name, columns in (("active", active), ("pieces", active[:4]))}  # fmt: skip
     _publish(out, {}, tables, ())
+
+
+def directions(source: Path, out: Path) -> None:
+    """Nothing: decoder rows are in archives that are in neither copy of the repository."""
+    table = pd.DataFrame(columns=["language", "layer", "feature", "x", "y"])
+    _publish(out, {}, {"umap": table}, ())
 
 
 def interpret(source: Path, out: Path) -> None:

@@ -67,7 +67,7 @@ def script_shares(tables: Tables) -> Answer | None:
 
 
 def as_good_as_fasttext(tables: Tables) -> Answer | None:
-    """Accuracy of sae-count and of fastText differ by no more than CLOSE."""
+    """sae-count is less accurate than fastText by no more than CLOSE, if at all."""
     sae, fasttext = (_accuracy(tables, name) for name in ("sae-count", "fasttext"))
     if sae is None or fasttext is None:
         return None
@@ -76,12 +76,12 @@ def as_good_as_fasttext(tables: Tables) -> Answer | None:
 
 
 def better_than_neurons(tables: Tables) -> Answer | None:
-    """sae-count is more accurate than neuron-count, both as published."""
+    """sae-count is more accurate than neuron-count by more than CLOSE, both as published."""
     return _against_neurons(tables, AS_PUBLISHED)
 
 
 def better_than_neurons_normalised(tables: Tables) -> Answer | None:
-    """sae-count is more accurate than neuron-count, both divided by their lists' sizes."""
+    """The same where each score is divided by the size of its language's list."""
     return _against_neurons(tables, NORMALISED)
 
 
@@ -113,12 +113,15 @@ def more_specific_than_neurons(tables: Tables) -> Answer | None:
 
 
 def steering_reaches(tables: Tables) -> Answer | None:
-    """At the strongest raise tried, every language is reached more often than without it."""
+    """At the strongest raise tried, every language is reached more often than without it.
+
+    Hand labels count texts that changed, so that they need no unsteered texts beside them.
+    """
     steps = _strengths(tables["generation"])
     last = [rows.iloc[-1] for rows in steps.values()]
     if not last:
         return None
-    more = sum(row["reached"] > row["baseline"] for row in last)
+    more = sum(row["reached"] > np.nan_to_num(row["baseline"]) for row in last)
     weakest = min(last, key=lambda row: row["reached"])
     return Answer(
         more == len(last),
@@ -171,7 +174,7 @@ def _against_neurons(tables: Tables, reading: str) -> Answer | None:
     sae, neurons = (_accuracy(tables, name, reading) for name in ("sae-count", "neuron-count"))
     if sae is None or neurons is None:
         return None
-    return Answer(sae > neurons, f"accuracy {sae:.4f}, neurons {neurons:.4f}")
+    return Answer(sae > neurons + CLOSE, f"accuracy {sae:.4f}, neurons {neurons:.4f}")
 
 
 def _extremes(perplexity: pd.DataFrame, kind: str, lowered: bool) -> list[tuple[bool, bool]]:

@@ -1,4 +1,4 @@
-"""The authors' lists of features, as our tables: what they know of each, and as a result of LAPE."""
+"""The authors' lists of features, as our tables and as a result of LAPE."""
 
 from pathlib import Path
 
@@ -29,6 +29,7 @@ def features(source: Path) -> pd.DataFrame:
 
 
 def specific(source: Path) -> pd.DataFrame:
+    """The authors' table of language-specific features, with everything they say of each."""
     return _table(source, "features_specific.csv")
 
 
