@@ -468,6 +468,36 @@ def test_hub_filters_and_ids(repo):
     refused("aligned: true", **spec | {"aligned": False})
 
 
+def test_hub_filters_by_the_names_of_classes(repo):
+    """The datasets library stores labels as numbers, and their names in the schema."""
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["spa", "jpn", "eng"])})
+    rows = {"text": ["Uno", "One", "Dos", "一"], "label": [0, 2, 0, 1]}
+    path = repo("test.parquet", text=["to be replaced"])
+    Dataset.from_dict(rows, features).to_parquet(path)
+    spec = HUB | {"files": ["test.parquet"], "text": "{text}", "aligned": False}
+    spec |= {"filters": {"label": "{iso639_3}"}}
+    corpus = make(**spec, languages=["en", "es", "ja"])
+    assert corpus.texts == {"en": ("One",), "es": ("Uno", "Dos"), "ja": ("一",)}
+    assert make(**spec, languages=["es"], rows=":1").texts == {"es": ("Uno",)}
+    refused("'ru' is absent", **spec, languages=["ru"])
+
+
+@pytest.mark.parametrize("rows", [":3", "1:3", "::2", "-2:", ":-1", "2::-1", "5:9", ":20000"])
+def test_hub_rows_are_those_of_the_whole(repo, rows):
+    """However much of the file is read for them; the second file is only where it is needed."""
+    texts = [f"Row {i}" for i in range(10_000)]
+    repo("a.parquet", text=texts[:9_000])
+    repo("b.parquet", text=texts[9_000:])
+    spec = HUB | {"languages": ["en"], "files": ["a.parquet", "b.parquet"], "text": "{text}"}
+    corpus = make(**spec, rows=rows)
+    part = slice(*(int(n) if n else None for n in rows.split(":")))
+    assert corpus.texts["en"] == tuple(texts[part])
+    seen = set(corpus.provenance["origin"]["files"])
+    assert seen == ({"a.parquet"} if rows in (":3", "1:3", "5:9") else {"a.parquet", "b.parquet"})
+
+
 def test_hub_templates_and_dictionaries(repo):
     repo("en.parquet", premise=["P1", "P2", ""], hypothesis=["H1", "H2", ""])
     repo("fr.parquet", premise=["Q1", ""], hypothesis=["I1", ""])

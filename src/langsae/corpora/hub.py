@@ -1,20 +1,26 @@
 """Parquet files of Hugging Face data sets, at one revision (HF_ENDPOINT is honoured)."""
 
+import json
 import string
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from langsae.corpora.parallel import parse_slice
 from langsae.corpora.raw import Raw
 from langsae.corpora.spec import HubSpec
 from langsae.errors import InputError
 from langsae.files import sha256
 from langsae.hub import commit, snapshot
 from langsae.languages import Language, fill, find
+
+Classes = dict[str, list[str]]
+_ROWS_AT_ONCE = 4096
 
 
 def fetch(repo: str, revision: str, filename: str, repo_type: str = "dataset") -> Path:
@@ -38,7 +44,8 @@ def read(spec: HubSpec) -> Raw:
     origin = {"repo": spec.repo, "commit": resolve(spec.repo, spec.revision), "files": {}}
     texts, ids = {}, {}
     for code in spec.languages:
-        rows = [row for table in _tables(spec, code, origin) for row in _rows(table, spec, code)]
+        found = (row for table in _tables(spec, code, origin) for row in _rows(table, spec, code))
+        rows = list(islice(found, _needed(spec)))
         if not rows:
             raise InputError(f"{spec.repo}: language '{code}' is absent: no row is left of it")
         texts[code] = [text for _, text in rows]
@@ -48,13 +55,24 @@ def read(spec: HubSpec) -> Raw:
     return _join(spec, texts, ids, origin)
 
 
+def _needed(spec: HubSpec) -> int | None:
+    """How many rows of a language decide the corpus; None is all."""
+    if spec.rows is None or spec.shuffle_seed is not None or spec.id_column or spec.min_characters:
+        return None
+    part = parse_slice(spec.rows)
+    forward = (part.start or 0) >= 0 and (part.step or 1) > 0
+    return part.stop if forward and (part.stop or -1) >= 0 else None
+
+
 def _language(spec: HubSpec, code: str) -> Language:
     """The language as this repository writes it."""
     return replace(find(code), **spec.spelling.get(code, {}))
 
 
-def _tables(spec: HubSpec, code: str, origin: dict[str, Any]) -> Iterator[pa.Table]:
-    """The needed columns of the files of one language; notes each file in `origin`."""
+def _tables(
+    spec: HubSpec, code: str, origin: dict[str, Any]
+) -> Iterator[tuple[pa.RecordBatch, Classes]]:
+    """The needed columns of the files of one language, in parts; notes each file in `origin`."""
     columns = dict.fromkeys([*_fields(spec.text), *spec.filters])
     if spec.id_column:
         columns[spec.id_column] = None
@@ -72,14 +90,33 @@ def _tables(spec: HubSpec, code: str, origin: dict[str, Any]) -> Iterator[pa.Tab
                 raise InputError(
                     f"{spec.repo}: {filename} has no column '{column}'; it has {', '.join(known)}"
                 )
-        yield file.read(columns=list(columns))
+        classes = _class_names(file.schema_arrow)
+        for part in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
+            yield part, classes
 
 
-def _rows(table: pa.Table, spec: HubSpec, code: str) -> Iterator[tuple[str, str]]:
+def _class_names(schema: pa.Schema) -> Classes:
+    """The names that numbers in a column stand for, where the datasets library noted them."""
+    noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = noted.get("info", {}).get("features", {})
+    return {
+        column: feature["names"]
+        for column, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+    }
+
+
+def _rows(
+    table: tuple[pa.RecordBatch, Classes], spec: HubSpec, code: str
+) -> Iterator[tuple[str, str]]:
     """(id, text) of each row the filters keep."""
+    part, classes = table
     filters = {column: fill(value, _language(spec, code)) for column, value in spec.filters.items()}
+    for column in filters.keys() & classes.keys():
+        if filters[column] in classes[column]:
+            filters[column] = str(classes[column].index(filters[column]))
     fields = _fields(spec.text)
-    for row in table.to_pylist():
+    for row in part.to_pylist():
         if all(str(row[column]) == value for column, value in filters.items()):
             cells = {field: _cell(spec, row[field], field, code) for field in fields}
             yield str(row.get(spec.id_column)), spec.text.format(**cells)

@@ -96,7 +96,8 @@ class HubSpec(SourceSpec):
     revision: Annotated[str, Field(min_length=1)]
     files: Annotated[tuple[str, ...], Field(min_length=1)]
     text: str
-    # Keep the rows where each column equals its value, as in {iso_639_3: "{iso639_3}"}.
+    # Keep the rows where each column equals its value, as in {iso_639_3: "{iso639_3}"}. A column of
+    # class numbers whose names the file carries (as WiLI's labels) is compared by name.
     filters: dict[str, str] = Field(default={})
     id_column: str | None = None
     aligned: bool = True
