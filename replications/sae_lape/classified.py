@@ -9,11 +9,11 @@ import pandas as pd
 
 from langsae.errors import InputError
 from langsae.files import read_json
-from langsae.languages import find
 from langsae.metrics.classification import Evaluation, evaluate, predict
 
 AS_PUBLISHED = "as published"
 NORMALISED = "normalised by list size"
+PREDICTIONS = "published predictions"  # theirs, not ours
 # in the order in which tables and figures have them; fasttext has no list of features
 CLASSIFIERS = ("fasttext", "sae-count", "sae-min-max", "neuron-count")
 
@@ -72,9 +72,15 @@ def _table(path: Path) -> pd.DataFrame:
 
 def tables(classified: Classified) -> dict[str, list[dict[str, Any]]]:
     """Every published quantity of the classifiers as tidy rows: metrics, accuracy, confusion."""
+    return _tables(classified, {name: classified.readings(name) for name in classified.scores})
+
+
+def _tables(
+    classified: Classified, predictions: dict[str, dict[str, np.ndarray]]
+) -> dict[str, list[dict[str, Any]]]:
     rows: dict[str, list[dict[str, Any]]] = {"metrics": [], "accuracy": [], "confusion": []}
-    for classifier in classified.scores:
-        for reading, predicted in classified.readings(classifier).items():
+    for classifier, readings in predictions.items():
+        for reading, predicted in readings.items():
             found = evaluate(classified.labels, predicted, len(classified.languages))
             base = {"classifier": classifier, "reading": reading}
             rows["accuracy"].append(base | {"accuracy": found.accuracy} | found.macro)
@@ -97,19 +103,26 @@ def _by_language(found: Evaluation, languages: tuple[str, ...]) -> dict[str, lis
     return {"metrics": metrics, "confusion": confusion}
 
 
-def agreement(folder: str | Path) -> dict[str, float]:
-    """Share of texts that are predicted as the authors predicted them, by classifier.
-
-    Empty where the run has no published predictions.
-    """
+def published_predictions(folder: str | Path) -> dict[str, np.ndarray]:
+    """What the authors predicted, int64 [S] by classifier; empty if the run has none of theirs."""
     path = Path(folder) / "published_predictions.csv"
     if not path.is_file():
         return {}
-    published, ours = _table(path), load(folder)
-    shares = {}
-    for classifier in ours.scores:
-        if classifier in published:
-            theirs = published[classifier].map(lambda name: ours.languages.index(find(name).code))
-            same = ours.readings(classifier)[AS_PUBLISHED] == theirs.to_numpy()
-            shares[classifier] = float(same.mean())
-    return shares
+    frame, languages = _table(path), load(folder).languages
+    columns = [name for name in CLASSIFIERS if name in frame]
+    return {name: frame[name].map(languages.index).to_numpy() for name in columns}
+
+
+def published_tables(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
+    """`tables` of the authors' own predictions, as the reading "published predictions"."""
+    theirs = published_predictions(folder)
+    return _tables(load(folder), {name: {PREDICTIONS: values} for name, values in theirs.items()})
+
+
+def agreement(folder: str | Path) -> dict[str, float]:
+    """Share of texts that are predicted as the authors predicted them, by classifier."""
+    ours = load(folder)
+    return {
+        name: float((ours.readings(name)[AS_PUBLISHED] == theirs).mean())
+        for name, theirs in published_predictions(folder).items()
+    }

@@ -107,10 +107,11 @@ def _lists(found: identified.Identified, selection: str, corpus: ParallelCorpus)
     if unknown := [code for code in corpus.languages if code not in found.languages]:
         raise InputError(f"{corpus.name}: nothing was identified for {', '.join(unknown)}")
     features = feature_lists(found.selected(selection), corpus.languages)
+    neurons = feature_lists(found.neurons, corpus.languages, "neuron")
+    if not features:
+        raise InputError(f"selection {selection} is empty; lower identify's thresholds")
     lists = {"sae-count": features, "sae-min-max": features}
-    if len(found.neurons):
-        lists["neuron-count"] = feature_lists(found.neurons, corpus.languages, "neuron")
-    return lists
+    return lists | {"neuron-count": neurons} if neurons else lists
 
 
 def feature_lists(rows: pd.DataFrame, languages: Sequence[str], name: str = "feature") -> Lists:
@@ -122,10 +123,10 @@ def feature_lists(rows: pd.DataFrame, languages: Sequence[str], name: str = "fea
     rows = rows[rows["language"].isin(languages)]
     for hook, part in rows.groupby("hook"):
         once = part.drop_duplicates(name).sort_values(name)
-        ids = once[name].to_numpy(np.int64)
+        ids = once[name].to_numpy(np.int64, copy=True)
         member = np.zeros((len(ids), len(languages)), bool)
         member[np.searchsorted(ids, part[name]), part["language"].map(languages.index)] = True
-        extremes = {key: torch.tensor(once[key].to_numpy(np.float64))
+        extremes = {key: torch.from_numpy(once[key].to_numpy(np.float64, copy=True))
                     for key in ("minimum", "maximum") if key in once}  # fmt: skip
         arrays = torch.from_numpy(ids), torch.from_numpy(member)
         lists[HookPoint.parse(hook)] = FeatureLists(*arrays, **extremes)

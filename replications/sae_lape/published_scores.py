@@ -64,7 +64,9 @@ def read(path: str, languages: tuple[str, ...]) -> PublishedScores:
     try:
         return _parse(table, languages, file)
     except KeyError as error:
-        raise InputError(f"{file}: has no column {error.args[0]}") from error
+        raise InputError(
+            f"{file}: has no column of {error.args[0]}; give the whole file"
+        ) from error
 
 
 def _parse(table: pd.DataFrame, languages: tuple[str, ...], file: Path) -> PublishedScores:

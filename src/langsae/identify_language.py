@@ -23,7 +23,7 @@ _ALL = -1  # as many labels as there are
 
 
 class LanguageIdentifier:
-    """Probabilities of `languages` (ISO 639-1 codes); of all the model's labels without them.
+    """Probabilities of `languages`, whose ISO 639-1 codes are the model's labels, or of all labels.
 
     model: path of a fastText model ($NAME and ~ are filled in); None is the shipped lid.176.ftz.
     top: only the first so many of all the model's labels keep their probability, the others get
@@ -49,10 +49,10 @@ class LanguageIdentifier:
             )
         )
         labels = self._labels(file)
-        self.languages = tuple(labels if languages is None else languages)
-        for code in self.languages if languages is not None else ():
-            if find(code).code not in labels:
-                raise InputError(f"{file}: has no label '{code}'; choose a model that has it")
+        wanted = labels if languages is None else [find(code).code for code in languages]
+        if missing := [code for code in wanted if code not in labels]:
+            raise InputError(f"{file}: has no label '{missing[0]}'; choose a model that has it")
+        self.languages = tuple(wanted)
         self._column = {code: column for column, code in enumerate(self.languages)}
         self._top = _ALL if top is None else top
         self.description: dict[str, Any] = {"model": file.name, "sha256": sha256(file), "top": top}
