@@ -152,7 +152,7 @@ def chance_by_hand(maxima, feature):
     p = columns / columns.sum(axis=1, keepdims=True)
     values = []
     for turn in rotations(*maxima.shape[:2]):
-        turned = np.stack([np.roll(part, turn * index) for index, part in enumerate(p)])
+        turned = np.stack([np.roll(part, -turn * index) for index, part in enumerate(p)])
         values.append(entropy(turned.mean(axis=0)) - entropy(turned, axis=1).mean())
     return np.mean(values)
 

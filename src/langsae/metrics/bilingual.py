@@ -35,7 +35,7 @@ corrected, ours:
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -153,11 +153,9 @@ def _corrected(
     for ids, chunk in _chunks(maxima, alive):
         p = chunk / chunk.sum(dim=1, keepdim=True)
         own = _entropy(p).mean(dim=0)
-        divergence[ids] = (_entropy(p.mean(dim=0)[None])[0] - own).clamp_(min=0).numpy()
-        turned = torch.zeros_like(own)
-        for turn in turns:
-            mixture = sum(part.roll(turn * index, 0) for index, part in enumerate(p)) / languages
-            turned += _entropy(mixture[None])[0]
+        divergence[ids] = (_mixture_entropy(p) - own).clamp_(min=0).numpy()
+        twice = torch.cat([p, p], dim=1)  # a rotation is a window of it
+        turned = sum(_mixture_entropy(_rotated(twice, turn)) for turn in turns)
         chance[ids] = (turned / len(turns) - own).clamp_(min=0).numpy()
         shared = p.amin(dim=0)
         total = shared.sum(dim=0)
@@ -172,6 +170,24 @@ def _corrected(
 def _entropy(p: Tensor) -> Tensor:
     """Entropy in nats over the rows of distributions [L, S, F]: [L, F]."""
     return torch.special.entr(p).sum(dim=1)
+
+
+def _rotated(twice: Tensor, turn: int) -> list[Tensor]:
+    """Language l's rows [S, F], l * turn of them moved to the end; of rows that stand twice."""
+    rows = twice.shape[1] // 2
+    starts = [index * turn % rows for index in range(len(twice))]
+    return [part[start : start + rows] for part, start in zip(twice, starts, strict=True)]
+
+
+def _mixture_entropy(p: Sequence[Tensor] | Tensor) -> Tensor:
+    """Entropy in nats of the mean of distributions [S, F]: [F].
+
+    With t their sum over L languages, it is (sum over rows of -t ln t) / L + ln L.
+    """
+    total = p[0]
+    for part in p[1:]:
+        total = total + part
+    return torch.special.entr(total).sum(dim=0) / len(p) + math.log(len(p))
 
 
 def rotations(languages: int, rows: int, most: int = _ROTATIONS) -> list[int]:

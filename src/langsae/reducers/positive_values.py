@@ -138,7 +138,7 @@ class PositiveValues(GrowingReducer):
 
     def count(self, hook: int, languages: Sequence[int]) -> int:
         """How many positive values these languages have together."""
-        return int(self._pooled(hook, languages)[1].sum())
+        return sum(int(self._settled(hook, language).count.sum()) for language in languages)
 
     def mean(self, hook: int, languages: Sequence[int]) -> float:
         """Mean of the positive values of these languages together."""
