@@ -53,7 +53,7 @@ def collect(wanted: Run, compute: Compute, out: Path, scratch: Path) -> None:
     corpus = ParallelCorpus.load(path)
     corpus = corpus.select(by_name(corpus.languages))
     model = load(Path("artifacts/models") / wanted.model, compute.device)
-    saes = load_bank(Path("artifacts/saes") / wanted.saes, model.device)
+    saes = load_bank(Path("artifacts/saes") / wanted.saes, model.device, wanted.hooks)
     model.check(saes)
     tokens = tokenise(model.tokenizer, corpus, wanted.policy)
     neurons = neuron_bank(model, dict.fromkeys(hook.layer for hook in saes))

@@ -82,7 +82,7 @@ def _collect(
     path = Path("artifacts/corpora") / f"{wanted.similarity or wanted.corpus}.jsonl"
     corpus = ParallelCorpus.load(path).select(lists)
     model = load(Path("artifacts/models") / wanted.model, compute.device)
-    saes = load_bank(Path("artifacts/saes") / wanted.saes, model.device)
+    saes = load_bank(Path("artifacts/saes") / wanted.saes, model.device, wanted.hooks)
     used = {hook for places in lists.values() for hook, _ in places}
     bank = {hook: coder for hook, coder in saes.items() if hook in used}
     if len(bank) < len(used):

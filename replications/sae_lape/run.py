@@ -4,6 +4,7 @@ from pathlib import Path
 
 from langsae.models.tokens import TokenPolicy
 from langsae.params import Spec
+from langsae.saes.spec import Hooks
 
 STUDY = "sae_lape"
 
@@ -11,14 +12,16 @@ STUDY = "sae_lape"
 class Run(Spec):
     """What the stages of one run load.
 
-    corpus: texts to find language-specific features on (one text = one example); test: labelled
-    texts whose language is to be told; impact: aligned texts for perplexities under intervention.
-    similarity: texts on which the features of one language are compared; None is `corpus`.
+    hooks: which of the bank's SAEs; None is all. corpus: texts to find language-specific features
+    on (one text = one example); test: labelled texts whose language is to be told; impact: aligned
+    texts for perplexities under intervention; similarity: texts on which the features of one
+    language are compared, None is `corpus`.
     published: a folder with the study's own artefacts, to be read instead of running a model.
     """
 
     model: str
     saes: str
+    hooks: Hooks | None = None
     corpus: str
     test: str
     impact: str
