@@ -1,0 +1,126 @@
+"""Token-activation strips: the tokens of aligned texts, coloured by one feature's activation."""
+
+import json
+import unicodedata
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from langsae.figures import LOOKS, TWO_COLUMNS, fonts, name, new_figure
+
+CELLS = 118  # characters a line
+FONT = 6.2  # points: CELLS monospaced characters of 0.602 em are as wide as the axes
+SHOWN = 3  # best features of each reading
+COLOUR = LOOKS["pt"].colour
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One line of a block: a text's tokens around its largest activation."""
+
+    label: str
+    pieces: list[str]
+    values: list[float]
+
+
+def strips(contexts: pd.DataFrame, ranking: pd.DataFrame) -> Figure:
+    """The best features of each reading, each in its strongest aligned text.
+
+    Where a ranking has no feature ids (published series) every text of contexts is shown.
+    """
+    blocks = _blocks(contexts, ranking)
+    lines = sum(1.6 + len(texts) for _, texts, _ in blocks)
+    figure, axes = new_figure(TWO_COLUMNS, 0.155 * lines + 0.1)
+    axes.set_axis_off()
+    axes.set_xlim(0, CELLS + 9)
+    axes.set_ylim(lines, 0)
+    height = 0.9
+    for title, texts, top in blocks:
+        axes.text(0, height, title, fontsize=7.5, va="center")
+        for strip in texts:
+            height += 1
+            _line(axes, height, strip, top)
+        height += 1.6
+    return figure
+
+
+def _blocks(contexts: pd.DataFrame, ranking: pd.DataFrame) -> list[tuple[str, list[Strip], float]]:
+    """(title, its lines, value of the deepest colour) of each block."""
+    blocks = []
+    for (model, feature), titles in _titles(contexts, ranking).items():
+        here = contexts[(contexts["model"] == model) & (contexts["feature"] == feature)]
+        places = [0] if "feature" in ranking and ranking["feature"].notna().any() else None
+        shown = here if places is None else here[here["place"].isin(places)]
+        for _, part in shown.groupby("place"):
+            texts = [
+                Strip(name(text.language), *map(json.loads, (text.pieces, text.activations)))
+                for text in part.itertuples()
+            ]
+            top = max((value for strip in texts for value in strip.values), default=0.0)
+            title = f"{model}, feature {feature}" + (f": {titles}" if titles else "")
+            blocks.append((title, texts, top))
+    return blocks
+
+
+def _titles(contexts: pd.DataFrame, ranking: pd.DataFrame) -> dict[tuple[str, int], str]:
+    """What each shown feature of each model is the best in, as "corrected, rank 0"."""
+    if "feature" not in ranking or ranking["feature"].isna().all():
+        keys = contexts[["model", "feature"]].drop_duplicates().itertuples(index=False)
+        return {tuple(key): "" for key in keys}
+    known = set(contexts[["model", "feature"]].itertuples(index=False, name=None))
+    titles: dict[tuple[str, int], list[str]] = {}
+    for row in ranking[ranking["rank"] < SHOWN].itertuples():
+        if pd.notna(row.feature) and (row.model, int(row.feature)) in known:
+            where = f"{row.reading}, rank {row.rank}"
+            titles.setdefault((row.model, int(row.feature)), []).append(where)
+    return {key: "; ".join(readings) for key, readings in titles.items()}
+
+
+def _line(axes: Axes, height: float, strip: Strip, top: float) -> None:
+    axes.text(0, height, strip.label, fontsize=FONT, va="center", color="#444444")
+    left = 9.0
+    family = ["DejaVu Sans Mono", *fonts()[1:]]
+    for piece, value in _window(strip):
+        width = _cells(piece)
+        if value > 0:
+            colour = to_rgba(COLOUR, 0.12 + 0.73 * value / top)
+            axes.add_patch(Rectangle((left, height - 0.46), width, 0.92, color=colour, lw=0))
+        at = left
+        for char in piece:  # one by one: glyphs keep to their cells whatever font has them
+            if char != " ":
+                axes.text(at, height, char, fontsize=FONT, va="center", family=family)
+            at += _cells(char)
+        left += width
+
+
+def _window(strip: Strip) -> list[tuple[str, float]]:
+    """The tokens around the largest value that fit into a line, marked … where cut."""
+    pairs = [
+        (piece.replace("\n", "↵"), value)
+        for piece, value in zip(strip.pieces, strip.values, strict=True)
+    ]
+    peak = max(range(len(pairs)), key=lambda at: (pairs[at][1], -at), default=0)
+    first = last = peak
+    room = CELLS - 2 - _cells(pairs[peak][0])
+    while True:
+        before = _cells(pairs[first - 1][0]) if first else None
+        after = _cells(pairs[last + 1][0]) if last + 1 < len(pairs) else None
+        if before is not None and before <= room and (after is None or peak - first <= last - peak):
+            first, room = first - 1, room - before
+        elif after is not None and after <= room:
+            last, room = last + 1, room - after
+        else:
+            break
+    shown = pairs[first : last + 1]
+    start = [("…", 0.0)] if first else []
+    return [*start, *shown, *([("…", 0.0)] if last + 1 < len(pairs) else [])]
+
+
+def _cells(text: str) -> int:
+    """Columns of a monospaced line that `text` takes; East Asian characters take two."""
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
+               for c in text)  # fmt: skip
