@@ -1,11 +1,11 @@
-"""Where the language-specific features point: their decoder rows in the plane, by UMAP.
+"""Where the language-specific features point: their decoder rows in the plane.
 
 SAEs are loaded one layer at a time; importing umap takes long, so this is a stage of its own.
 """
 
 import argparse
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -27,9 +27,13 @@ FEWEST = 5  # points that can be laid out in the plane
 
 
 class Directions(Spec):
-    """selection: of which features; neighbours and min_dist: UMAP's own, at its defaults."""
+    """selection: of which features; neighbours and min_dist: UMAP's own, at its defaults.
+
+    layout: `pca` takes a moment where UMAP takes a minute.
+    """
 
     selection: str = identified.ALL
+    layout: Literal["umap", "pca"] = "umap"
     neighbours: Annotated[int, Field(ge=2)] = 15
     min_dist: Annotated[float, Field(ge=0)] = 0.1
 
@@ -59,7 +63,11 @@ def lay_out(bank: Path, rows: pd.DataFrame, settings: Directions, seed: int, out
     rows = rows.sort_values(["layer", "feature", "language"], ignore_index=True)
     table = pd.DataFrame(columns=COLUMNS)
     if len(rows) >= FEWEST:
-        place = plane(decoder_rows(bank, rows), settings.neighbours, settings.min_dist, seed)
+        vectors = decoder_rows(bank, rows)
+        if settings.layout == "pca":
+            place = principal(vectors)
+        else:
+            place = plane(vectors, settings.neighbours, settings.min_dist, seed)
         table = rows.assign(x=place[:, 0], y=place[:, 1])[list(COLUMNS)]
     with publish(out) as part:
         part.mkdir(parents=True)
@@ -90,6 +98,17 @@ def plane(vectors: np.ndarray, neighbours: int, min_dist: float, seed: int) -> n
         n_jobs=1,
     )
     return mapper.fit_transform(vectors)
+
+
+def principal(vectors: np.ndarray) -> np.ndarray:
+    """The first two principal components of `vectors` [n, d]: float64 [n, 2].
+
+    Each component's largest entry is positive, since its sign means nothing.
+    """
+    left, scale, _ = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
+    place = left[:, :2] * scale[:2]
+    largest = place[np.abs(place).argmax(0), [0, 1]]
+    return place * np.sign(largest)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from langsae.languages import find
+from replications.sae_lape.tables import steered_rows
 
 Tables = Mapping[str, pd.DataFrame]  # by the name of the CSV, rows of one run only
 
@@ -194,7 +195,7 @@ def _extremes(perplexity: pd.DataFrame, kind: str, lowered: bool) -> list[tuple[
 
 def _strengths(generation: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Per language the rows in which its features are raised at every position, weakest first."""
-    raised = generation.query("alpha > 0 and positions == 'all'").sort_values("alpha")
+    raised = steered_rows(generation).query("alpha > 0").sort_values("alpha")
     return {str(code): rows for code, rows in raised.groupby("language", sort=True)}
 
 

@@ -15,7 +15,7 @@ from langsae.evidence import Basis, Recorder
 from replications.sae_lape import artefacts
 from replications.sae_lape.classified import AS_PUBLISHED, CLASSIFIERS, NORMALISED
 from replications.sae_lape.identified import Identified
-from replications.sae_lape.tables import SCORES, Frames
+from replications.sae_lape.tables import SCORES, Frames, steered_rows
 
 SUBJECT = "llama"  # the run on the study's own model
 SHIPPED = "lid.176.ftz"
@@ -163,8 +163,7 @@ def generated(enter: Entry, frames: Frames) -> None:
         enter("generated", f"generation/reached/{table}/{language}", changed)
     if len(frames["labels"]):
         return
-    steered = frames["generation"].query("setting == 'sae_all_max' and positions == 'all'")
-    for language, rows in steered[steered["language"] != ""].groupby("language"):
+    for language, rows in steered_rows(frames["generation"]).groupby("language"):
         rows = rows.sort_values("alpha", key=abs)
         for table, row in zip(("higher", "lower"), rows[::-1].itertuples(), strict=False):
             share = row.reached if row.alpha > 0 else 1 - row.reached

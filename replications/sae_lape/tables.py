@@ -6,6 +6,7 @@ ISO 639-1 codes in the study's order, by English name.
 
 import json
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from langsae.models.hooks import HookPoint
 from replications.sae_lape import artefacts, steered
 from replications.sae_lape.identified import Identified
 
+# every feature at its largest; as the study generated, each token decoded and encoded anew, first
+STEERED = ("sae_all_max_reencoded", "sae_all_max")
 SHOWN = 20  # features of a language in the similarity table
 BINS = 30  # of entropies that come without a histogram
 SCORES = interpretation.SCORES
@@ -86,13 +89,11 @@ def features(found: Identified, at: list[int]) -> Frames:
         "entropy": pd.DataFrame(_entropies(found)),
         "shared_layers": pd.DataFrame(
             {"languages": n, "layer": layer, "count": by_layer.get((n, layer), 0)}
-            for n in each
-            for layer in at
+            for n, layer in product(each, at)
         ),
         "shared_languages": pd.DataFrame(
             {"languages": n, "language": code, "count": by_language.get((n, code), 0)}
-            for n in each
-            for code in found.languages
+            for n, code in product(each, found.languages)
         ),
     }
 
@@ -182,11 +183,18 @@ def generated(folder: Path) -> Frames:
     return {"generation": generation, "detected": detected}
 
 
+def steered_rows(generation: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the way of steering that the study used, at every position; else of the plain."""
+    rows = generation[(generation["positions"] == "all") & (generation["language"] != "")]
+    ways = [rows[rows["setting"] == setting] for setting in STEERED]
+    return next((way for way in ways if len(way)), rows.iloc[:0])
+
+
 def _labelled(labels: pd.DataFrame) -> Iterator[dict]:
     for (language, alpha), rows in labels.groupby(["language", "alpha"], sort=True):
         total = rows["count"].sum()
         yield {
-            "setting": "sae_all_max",
+            "setting": STEERED[0],
             "language": language,
             "alpha": alpha,
             "positions": "all",
