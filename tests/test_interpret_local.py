@@ -58,14 +58,23 @@ def test_digits_are_the_likelier_of_two_at_each_place(loaded):
     assert {"0", "1"} <= seen
 
 
-def test_text_is_greedy(loaded):
-    asked = question("What is it?")
-    ids = loaded.tokenizer(rendered(asked), return_tensors="pt", add_special_tokens=False)
-    with torch.inference_mode():
-        out = loaded.network.generate(**ids, do_sample=False, max_new_tokens=12)
-    expected = loaded.tokenizer.decode(out[0, ids["input_ids"].shape[1] :]).split("<|endof")[0]
-    assert LocalModel(loaded).answer(asked) == expected.strip()
-    assert expected
+@pytest.mark.parametrize("opening", ["", "[EXPLANATION]:"])
+def test_text_is_greedy_and_ends_with_its_line(loaded, opening):
+    lengths = set()
+    for number in range(8):
+        asked = question(f"What is it? {number}", opening=opening, max_tokens=40)
+        ids = loaded.tokenizer(
+            rendered(asked) + opening, return_tensors="pt", add_special_tokens=False
+        )
+        with torch.inference_mode():
+            out = loaded.network.generate(**ids, do_sample=False, max_new_tokens=40)
+        whole = loaded.tokenizer.decode(out[0, ids["input_ids"].shape[1] :])
+        text = whole.split("<|endof")[0]
+        blank = len(text) - len(text.lstrip())
+        expected = text[:blank] + text[blank:].split("\n")[0]
+        assert LocalModel(loaded).answer(asked) == opening + expected.rstrip()
+        lengths.add(len(expected))
+    assert max(lengths) > 5
 
 
 def test_an_answer_depends_on_its_question_alone(loaded):

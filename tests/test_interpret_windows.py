@@ -169,12 +169,22 @@ def test_impossible_settings_are_refused():
 # --- what is shown
 
 
+def marked(pieces, chosen):
+    return prompts.mark(prompts.whole(pieces, [1.0] * len(pieces), chosen))
+
+
 def test_marks_surround_runs_of_chosen_tokens():
-    assert prompts.mark(["a", "b", "c", "d"], [True, True, False, True]) == "<<ab>>c<<d>>"
-    assert prompts.mark(["a", "b"], [False, False]) == "ab"
+    assert marked(["a", "b", "c", "d"], [True, True, False, True]) == "<<ab>>c<<d>>"
+    assert marked(["a", "b"], [False, False]) == "ab"
     # the first of three tokens of one character is marked where the character shows
-    assert prompts.mark(["x", "", "", "語", "y"], [False, True, False, False, False]) == "x<<語>>y"
-    assert prompts.mark(["語", ""], [True, True]) == "<<語>>"
+    assert marked(["x", "", "", "語", "y"], [False, True, False, False, False]) == "x<<語>>y"
+    assert marked(["語", ""], [True, True]) == "<<語>>"
+
+
+def test_a_character_in_several_tokens_has_the_largest_chosen_value():
+    tokens = prompts.whole(["", "語", "", "y"], [6.0, 1.0, 9.0, 2.0], [True, False, False, True])
+    assert tokens == [("語", 6.0, True), ("y", 2.0, True)]
+    assert prompts.listed(tokens, 6.0) == 'Tokens: "語" 10, "y" 3'
 
 
 def context(values, window=0, quantile=0):
@@ -250,3 +260,6 @@ def test_explanations_are_found_after_their_mark():
     assert prompts.read_explanation("[EXPLANATION] Seas") == "Seas"
     assert prompts.read_explanation("Names of seas.") is None
     assert prompts.read_explanation("[EXPLANATION]:  ") is None
+    example = prompts.explain([])[2]["content"]
+    assert prompts.repeats_example(prompts.read_explanation(example))
+    assert not prompts.repeats_example("Names of seas.")

@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,17 +21,18 @@ from langsae.interpret.prompts import Message
 class Question:
     """A conversation to be answered in at most `max_tokens` tokens.
 
-    digits: how many digits the answer must list; 0 where it is free text. A local model is held to
-    that form, an endpoint is only asked for it.
+    The form of the answer is asked for in words, and a local model is held to it besides. digits:
+    how many digits it must list; 0 where it is text. opening: what such a text starts with.
     """
 
     messages: tuple[Message, ...]
     max_tokens: int
     digits: int = 0
+    opening: str = ""
 
     def key(self, answerer: dict[str, Any]) -> str:
         """What identifies the question when put to the model that `answerer` describes."""
-        return digest([answerer, list(self.messages), self.max_tokens, self.digits])
+        return digest([answerer, *astuple(self)])
 
 
 class Answerer(Protocol):

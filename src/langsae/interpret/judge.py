@@ -7,15 +7,16 @@ from itertools import chain
 from langsae.interpret import score
 from langsae.interpret.answers import Answerer, AnswerStore, Question, ask
 from langsae.interpret.contexts import Sample
-from langsae.interpret.prompts import read_explanation
+from langsae.interpret.prompts import read_explanation, repeats_example
 from langsae.interpret.score import METHODS, Asking, Confusion, Excerpt, Method, Pieces
 
 EXPLAINED, TOO_FEW, UNREAD = "explained", "too few windows", "no explanation in the answer"
+REPEATED = "repeats the example of the question"  # as small models do; scored all the same
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One feature's explanation ("" unless `status` is EXPLAINED) and how it fared.
+    """One feature's explanation ("" where `status` is TOO_FEW or UNREAD) and how it fared.
 
     excerpts and said: what was judged, and how (None: unreadable), by method.
     """
@@ -102,4 +103,6 @@ class Judge:
             method: score.read(excerpts[method], [store.get(q) for q in questions], self.asking)
             for method, questions in asked[at].items()
         }
-        return Judged(EXPLAINED, n_active, explanations[at], excerpts, said)
+        explanation = explanations[at]
+        status = REPEATED if repeats_example(explanation) else EXPLAINED
+        return Judged(status, n_active, explanation, excerpts, said)

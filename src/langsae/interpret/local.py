@@ -27,7 +27,7 @@ class LocalSpec(Spec):
 
 
 class LocalModel:
-    """Answers greedily: with free text, or with the likelier digit at each place of a list.
+    """Answers greedily: with one line of text, or with the likelier digit at each place of a list.
 
     An answer depends on the question alone: what comes before the last turn is computed apart, in
     one pass, and kept for the next questions that begin so.
@@ -60,7 +60,7 @@ class LocalModel:
 
     @torch.inference_mode()
     def answer(self, question: Question) -> str:
-        """The answer, without the end-of-text token; InputError for a question beyond the context.
+        """The answer, opening included; InputError for a question beyond the model's context.
 
         A list of digits is written by the form asked for; each digit is the one of higher logit (0
         where they are equal).
@@ -77,7 +77,7 @@ class LocalModel:
         try:
             if question.digits:
                 return self._list(tail, question.digits, cache)
-            return self._text(tail, question.max_tokens, cache)
+            return self._line(tail, question, cache)
         finally:
             if (beyond := cache.get_seq_length() - len(head)) > 0:
                 cache.crop(-beyond)
@@ -125,13 +125,16 @@ class LocalModel:
             fed = [self._digits[digits[-1]], *self._encode(",")]
         return f"[{','.join(map(str, digits))}]"
 
-    def _text(self, tail: Sequence[int], limit: int, cache: DynamicCache) -> str:
+    def _line(self, tail: Sequence[int], question: Question, cache: DynamicCache) -> str:
         out: list[int] = []
-        fed = list(tail)
-        for _ in range(limit):
+        fed = [*tail, *self._encode(question.opening)]
+        for _ in range(question.max_tokens):
             token = int(self._logits(fed, cache).argmax())
             if token == self._tokenizer.eos_token_id:
                 break
             out.append(token)
             fed = [token]
-        return self._tokenizer.decode(out, skip_special_tokens=True).strip()
+            if "\n" in self._tokenizer.decode(out).lstrip():
+                break
+        text = self._tokenizer.decode(out, skip_special_tokens=True)
+        return question.opening + text.rstrip()

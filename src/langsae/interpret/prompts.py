@@ -6,6 +6,8 @@ The tasks are those of EleutherAI's delphi (explain; detection; fuzzing); the wo
 import json
 import re
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import TypedDict
 
 
@@ -17,6 +19,7 @@ class Message(TypedDict):
 
 
 OPEN, CLOSE = "<<", ">>"
+EXPLANATION = "[EXPLANATION]:"
 _LISTED = 10  # tokens whose strength is listed under an excerpt
 _FORM = "Answer with one list of {n} digits, like {example}, and nothing else."
 
@@ -60,32 +63,38 @@ _MATCHED = (
 )
 
 
-def mark(pieces: Sequence[str], chosen: Sequence[bool]) -> str:
-    """The text with each run of chosen tokens between << and >>.
+def whole(
+    pieces: Sequence[str], values: Sequence[float], chosen: Sequence[bool]
+) -> list[tuple[str, float, bool]]:
+    """Tokens that show something, with their value and whether they are chosen.
 
-    A chosen token that shows nothing (part of a character) is marked on the token that completes
-    the character.
+    A token that shows nothing (part of a character) counts with the one that completes the
+    character: that is chosen if either is, and has the larger value of those chosen.
     """
-    text, inside, carried = [], False, False
-    for piece, wanted in zip(pieces, chosen, strict=True):
-        carried |= wanted
-        if not piece:
-            continue
-        if carried != inside:
-            text.append(OPEN if carried else CLOSE)
-        text.append(piece)
-        inside, carried = carried, False
-    return "".join([*text, CLOSE]) if inside else "".join(text)
+    found, value, marked = [], 0.0, False
+    for piece, own, wanted in zip(pieces, values, chosen, strict=True):
+        value, marked = max(value, own * wanted), marked or wanted
+        if piece:
+            found.append((piece, value if marked else own, marked))
+            value, marked = 0.0, False
+    return found
 
 
-def listed(
-    pieces: Sequence[str], values: Sequence[float], top: float, chosen: Sequence[bool]
-) -> str:
+def mark(tokens: Sequence[tuple[str, float, bool]]) -> str:
+    """The text of `whole`'s tokens, each run of chosen ones between << and >>."""
+    text = ""
+    for wanted, run in groupby(tokens, key=itemgetter(2)):
+        part = "".join(piece for piece, _, _ in run)
+        text += f"{OPEN}{part}{CLOSE}" if wanted else part
+    return text
+
+
+def listed(tokens: Sequence[tuple[str, float, bool]], top: float) -> str:
     """The strengths of the first chosen tokens: whole tenths of `top`, rounded down."""
     parts = [
         f"{json.dumps(piece, ensure_ascii=False)} {int(10 * value / top)}"
-        for piece, value, wanted in zip(pieces, values, chosen, strict=True)
-        if wanted and piece
+        for piece, value, wanted in tokens
+        if wanted
     ]
     return "Tokens: " + ", ".join(parts[:_LISTED])
 
@@ -125,6 +134,11 @@ def _conversation(system: str, example: tuple[str, str], question: str) -> list[
         {"role": "assistant", "content": example[1]},
         {"role": "user", "content": question},
     ]
+
+
+def repeats_example(explanation: str) -> bool:
+    """Whether this is the explanation that the question itself gave as an example."""
+    return explanation == read_explanation(_EXPLAINED[1])
 
 
 def read_explanation(answer: str) -> str | None:

@@ -64,10 +64,10 @@ def explanation_question(
     top = max(context.peak for context in sample.shown)
     excerpts = []
     for context in sample.shown:
-        shown, chosen = pieces(context.ids), _strong(context, asking.threshold)
-        line = prompts.listed(shown, context.values, top, chosen)
-        excerpts.append((prompts.mark(shown, chosen), line))
-    return Question(tuple(prompts.explain(excerpts)), max_tokens)
+        chosen = _strong(context, asking.threshold)
+        tokens = prompts.whole(pieces(context.ids), context.values, chosen)
+        excerpts.append((prompts.mark(tokens), prompts.listed(tokens, top)))
+    return Question(tuple(prompts.explain(excerpts)), max_tokens, opening=prompts.EXPLANATION)
 
 
 def _strong(context: Context, threshold: float) -> list[bool]:
@@ -96,7 +96,7 @@ def excerpts(
             if not context.active:
                 picked = rng.choice(len(shown), min(wrong, len(shown)), replace=False)
                 chosen = np.isin(np.arange(len(shown)), picked).tolist()
-            text = prompts.mark(shown, chosen)
+            text = prompts.mark(prompts.whole(shown, context.values, chosen))
         out.append(Excerpt(text, context.window, context.active, context.quantile))
     return [out[at] for at in rng.permutation(len(out)).tolist()]
 
