@@ -244,8 +244,10 @@ class _Handler(BaseHTTPRequestHandler):
         commit = repo.commit(asked.get("rev", "main"))
         files, what, path = repo.commits[commit], asked.get("what"), asked.get("path")
         if what == "resolve":
-            if repo.gated and self.headers.get("Authorization") != f"Bearer {TOKEN}":
-                raise HubError(401, "GatedRepo", commit)
+            given = self.headers.get("Authorization")
+            if repo.gated and given != f"Bearer {TOKEN}":
+                # 403: known, but without the licence
+                raise HubError(403 if given else 401, "GatedRepo", commit)
             if path not in files:
                 raise HubError(404, "EntryNotFound", commit)
             return self._send_file(path, files[path].read_bytes(), commit)

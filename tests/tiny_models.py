@@ -223,7 +223,7 @@ def _pythia_tensors(n_vocab: int) -> dict[str, np.ndarray]:
     return {name: tensor.astype(np.float16) for name, tensor in tensors.items()}  # as published
 
 
-def llama() -> Files:
+def llama(layers: int = LLAMA_LAYERS) -> Files:
     """Llama-3.2's shape (grouped queries, tied embeddings, BOS from the post-processor)."""
     begin, end = "<|begin_of_text|>", "<|end_of_text|>"
     tokenizer = _byte_bpe((begin, end))
@@ -241,7 +241,7 @@ def llama() -> Files:
         "max_position_embeddings": N_CTX,
         "model_type": "llama",
         "num_attention_heads": N_HEADS,
-        "num_hidden_layers": LLAMA_LAYERS,
+        "num_hidden_layers": layers,
         "num_key_value_heads": 1,
         "rms_norm_eps": 1e-05,
         "rope_theta": 500000.0,
@@ -257,13 +257,13 @@ def llama() -> Files:
     }
     return {
         "config.json": _json(config),
-        "model.safetensors": _weights(_llama_tensors()),
+        "model.safetensors": _weights(_llama_tensors(layers)),
         "tokenizer.json": tokenizer.to_str().encode(),
         "tokenizer_config.json": _json(tokenizer_config),
     }
 
 
-def _llama_tensors() -> dict[str, np.ndarray]:
+def _llama_tensors(layers: int) -> dict[str, np.ndarray]:
     draw, d_kv = _Draw(2), D_MODEL // N_HEADS
     tensors = {"model.embed_tokens.weight": draw(N_VOCAB, D_MODEL)}
     shapes = {
@@ -275,7 +275,7 @@ def _llama_tensors() -> dict[str, np.ndarray]:
         "mlp.up_proj": (D_MLP, D_MODEL),
         "mlp.down_proj": (D_MODEL, D_MLP),
     }
-    for i in range(LLAMA_LAYERS):
+    for i in range(layers):
         for name, shape in shapes.items():
             tensors[f"model.layers.{i}.{name}.weight"] = draw(*shape)
         for name in ("input_layernorm", "post_attention_layernorm"):
@@ -372,12 +372,16 @@ def pythia_saes(d_sae: int = D_SAE, tensors=None) -> Files:
     return files
 
 
-def sparsify_saes() -> Files:
+def sparsify_saes(
+    layers: int = LLAMA_LAYERS, d_sae: int = D_SAE, k: int = 4, tensors=None
+) -> Files:
+    """EleutherAI's layout: a folder a hook point. tensors: as `gpt2_saes`."""
+    tensors = tensors or _sae_tensors
     files = {"config.json": _json({"model": "meta-llama/Llama-3.2-1B", "ctx_len": N_CTX})}
-    config = {"expansion_factor": D_SAE // D_MODEL, "normalize_decoder": True, "num_latents": D_SAE}
-    config |= {"k": 4, "multi_topk": False, "d_in": D_MODEL}
-    for i in range(LLAMA_LAYERS):
-        own = _sae_tensors(300 + i)
+    config = {"expansion_factor": d_sae // D_MODEL, "normalize_decoder": True, "num_latents": d_sae}
+    config |= {"k": k, "multi_topk": False, "d_in": D_MODEL}
+    for i in range(layers):
+        own = tensors(300 + i, d_sae)
         weights = {
             "encoder.weight": np.ascontiguousarray(own["W_enc"].T),
             "encoder.bias": own["b_enc"],
@@ -418,3 +422,61 @@ def flores(sentences: dict[str, list[str]] = SENTENCES) -> Files:
             pq.write_table(pa.table(columns), buffer)
             files[f"{language}/{split}/0000.parquet"] = buffer.getvalue()
     return files
+
+
+def _parquet(columns: dict, classes: dict[str, list[str]] | None = None) -> bytes:
+    """A table as the datasets library writes it: names of classes are in the schema's metadata."""
+    table, buffer = pa.table(columns), io.BytesIO()
+    if classes:
+        features = {c: {"names": names, "_type": "ClassLabel"} for c, names in classes.items()}
+        noted = json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": noted})
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def xnli(pairs: dict[str, list[tuple[str, str]]]) -> Files:
+    """facebook/xnli: (premise, hypothesis) by ISO 639-1 code."""
+    files = {}
+    for code, rows in pairs.items():
+        premise, hypothesis = (list(column) for column in zip(*rows, strict=True))
+        columns = {"premise": premise, "hypothesis": hypothesis, "label": [0] * len(rows)}
+        names = {"label": ["entailment", "neutral", "contradiction"]}
+        files[f"{code}/train-00000-of-00001.parquet"] = _parquet(columns, names)
+    return files
+
+
+def paws_x(sentences: dict[str, list[str]]) -> Files:
+    """google-research-datasets/paws-x: first sentences by ISO 639-1 code."""
+    files = {}
+    for code, lines in sentences.items():
+        columns = {"id": pa.array(range(len(lines)), pa.int32()), "sentence1": lines}
+        columns |= {"sentence2": lines[::-1], "label": [0] * len(lines)}
+        files[f"{code}/train-00000-of-00001.parquet"] = _parquet(columns, {"label": ["0", "1"]})
+    return files
+
+
+def flores_plus(split: str, sentences: dict[str, list[str]]) -> Files:
+    """openlanguagedata/flores_plus: one file a language and split, by FLORES+ code."""
+    files = {}
+    for name, lines in sentences.items():
+        iso639_3, script = name.split("_")
+        columns = {
+            "id": pa.array(range(len(lines)), pa.int32()),
+            "iso_639_3": [iso639_3] * len(lines),
+            "iso_15924": [script] * len(lines),
+            "text": lines,
+            "domain": ["wikinews"] * len(lines),
+        }
+        files[f"{split}/{name}.parquet"] = _parquet(columns)
+    return files
+
+
+def wili(rows: list[tuple[str, str]], labels: list[str]) -> Files:
+    """MartinThoma/wili_2018: rows of (text, ISO 639-3 code); labels: the order of the classes."""
+    columns = {
+        "sentence": [text for text, _ in rows],
+        "label": [labels.index(code) for _, code in rows],
+    }
+    path = "WiLI-2018 dataset/test-00000-of-00001.parquet"
+    return {path: _parquet(columns, {"label": labels})}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -23,13 +24,14 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @contextlib.contextmanager
-def explained(repo: str, revision: str) -> Iterator[None]:
+def explained(repo: str, revision: str, repo_type: str = "model") -> Iterator[None]:
     """Turn what goes wrong with `repo` at a pinned `revision` into an InputError."""
     try:
         yield
     except GatedRepoError as error:
+        page = f"{ENDPOINT}/{'datasets/' if repo_type == 'dataset' else ''}{repo}"
         raise InputError(
-            f"{repo} is gated: accept its licence on its hub page ({repo}), then set HF_TOKEN"
+            f"{repo} is gated: accept its licence on {page}, then set HF_TOKEN to a token of yours"
         ) from error
     except RevisionNotFoundError as error:
         raise InputError(f"{repo}: has no revision {revision}; check the pin") from error
@@ -53,7 +55,7 @@ def snapshot(repo: str, revision: str, patterns: Sequence[str], repo_type: str =
     """
     if not _COMMIT.fullmatch(revision):
         raise InputError(f"{repo}: revision '{revision}' can move; pin a 40-digit commit hash")
-    with explained(repo, revision):
+    with explained(repo, revision, repo_type):
         folder = Path(
             snapshot_download(
                 repo, revision=revision, allow_patterns=list(patterns), repo_type=repo_type
@@ -83,7 +85,7 @@ def file_names(repo: str, revision: str, pattern: str, repo_type: str = "dataset
     """The files of `repo` at a commit that match `pattern`, sorted; InputError for none."""
     from huggingface_hub import HfApi
 
-    with explained(repo, revision):
+    with explained(repo, revision, repo_type):
         names = HfApi().list_repo_files(repo, revision=revision, repo_type=repo_type)
     matching = sorted(name for name in names if fnmatchcase(name, pattern))
     if not matching:
@@ -98,6 +100,6 @@ def stream(repo: str, revision: str, path: str) -> BinaryIO:
     """
     from huggingface_hub import HfFileSystem
 
-    with explained(repo, revision):
+    with explained(repo, revision, "dataset"):
         # Parquet is read in few large pieces, which reading ahead would only enlarge
         return HfFileSystem().open(f"datasets/{repo}@{revision}/{path}", "rb", cache_type="none")

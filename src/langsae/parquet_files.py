@@ -81,7 +81,7 @@ class ParquetFiles:
             )
         self._repo = match["repo"]
         self._commit = hub.commit(self._repo, match["revision"] or "main", "dataset")
-        self._guard = partial(hub.explained, self._repo, self._commit)
+        self._guard = partial(hub.explained, self._repo, self._commit, "dataset")
         names = hub.file_names(self._repo, self._commit, match["files"] or "*.parquet")
         return [(name, partial(hub.stream, self._repo, self._commit, name)) for name in names]
 
