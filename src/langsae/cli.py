@@ -74,6 +74,10 @@ def _add_run(commands) -> None:
     sub.add_argument("--batch-tokens", type=int, default=2048, help="tokens a training step")
     sub.add_argument("--transformer-lens-weights", action="store_true")
     sub.add_argument("--count-bos", action="store_true", help="BOS enters the SAEs and counts")
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE",
+        help="a setting of params.yaml, as bilingual_score.score.k=50; repeatable",
+    )  # fmt: skip
     sub.set_defaults(action=own_run.run)
 
 

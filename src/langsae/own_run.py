@@ -54,8 +54,18 @@ def _stages(study: str, params: dict[str, Any]) -> list[tuple[str, ...]]:
         ("langsae.stages.model", "own"),
         ("langsae.stages.saes", "own"),
     ]
-    base = f"replications.{study}"
-    return [*shared, (f"{base}.collect", "own"), (f"{base}.measure",), (f"{base}.figures", "own")]
+    return [*shared, *_of_study(study)]
+
+
+def _of_study(study: str) -> list[tuple[str, ...]]:
+    """The study's stages as dvc.yaml has them, in its order; each `foreach` is the one run."""
+    names = {"${key}": "own", "${profile}": "own"}
+    found = []
+    for stage in load_yaml(ROOT / "dvc.yaml", resolve=False)["stages"].values():
+        _, _, module, *arguments = stage.get("do", stage)["cmd"].split()
+        if module.startswith(f"replications.{study}."):
+            found.append((module, *(names.get(argument, argument) for argument in arguments)))
+    return found
 
 
 def _params(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -72,7 +82,7 @@ def _params(arguments: argparse.Namespace) -> dict[str, Any]:
         "hooks": arguments.hooks.split(","),
     }
     run_ = {"model": "own", "corpus": "own", "saes": "own", "policy": policy}
-    return {
+    params = {
         "profile": "own",
         "seed": common["seed"],
         "compute": common["compute"],
@@ -81,6 +91,20 @@ def _params(arguments: argparse.Namespace) -> dict[str, Any]:
         "saes": {"own": bank},
         arguments.study: {**common[arguments.study], "runs": {"own": run_}},
     }
+    # what the study adds to a run of anybody's, and then what the user asks for
+    added = {arguments.study: {"runs": {"own": common[arguments.study].get("own_run", {})}}}
+    return _with_settings(OmegaConf.merge(params, added), arguments.set)
+
+
+def _with_settings(params: Any, settings: list[str]) -> dict[str, Any]:
+    """`params` with each KEY=VALUE of `settings`; InputError for a key that is not there."""
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or OmegaConf.select(params, key) is None:
+            raise InputError(f"--set {setting}: write KEY=VALUE with a key of params.yaml, such as "
+                             "compute.threads=4")  # fmt: skip
+        OmegaConf.update(params, key, OmegaConf.create(f"value: {value}")["value"], merge=False)
+    return OmegaConf.to_container(params, resolve=True)
 
 
 def model_of(arguments: argparse.Namespace) -> dict[str, Any]:
