@@ -14,7 +14,7 @@ from langsae.errors import InputError
 from langsae.evidence import Recorder, read_evidence
 from langsae.languages import LANGUAGES
 from langsae.verdicts import judge
-from replications.sae_lape import artefacts, identified, measure
+from replications.sae_lape import artefacts, identified, measure, published_features
 from replications.sae_lape.findings import PREDICATES
 from replications.sae_lape.run import Run
 
@@ -23,9 +23,16 @@ PUBLISHED = load_published(ROOT / "replications" / "sae_lape" / "published.yaml"
 # the study's order; our own spelling of its names
 CODE = {language.name: code for code, language in LANGUAGES.items() if code not in ("ar", "is")}
 ISO3 = {language.iso639_3: code for code, language in LANGUAGES.items()}
-STAGES = {"collect": "collected", "identify": "identified", "compare": "compared",
-          "perplexity": "perplexity", "generate": "generated", "active": "active",
-          "interpret": "interpreted", "directions": "directions"}  # fmt: skip
+STAGES = {
+    "collected": artefacts.collect,
+    "identified": published_features.identify,
+    "compared": published_features.compare,
+    "perplexity": artefacts.perplexity,
+    "generated": artefacts.generate,
+    "active": artefacts.active,
+    "interpreted": artefacts.interpret,
+    "directions": artefacts.directions,
+}
 
 
 def values(start: str) -> dict[str, object]:
@@ -189,8 +196,8 @@ def run(source, tmp_path_factory) -> dict[str, Path]:
     """Every stage's folder as the artefacts fill it, and the classifiers' scores."""
     root = tmp_path_factory.mktemp("lape")
     places = {result: root / result for result in measure.RESULTS}
-    for stage, result in STAGES.items():
-        getattr(artefacts, stage)(source, places[result])
+    for result, write in STAGES.items():
+        write(source, places[result])
     _scores(source, places["classified"])
     return places
 
@@ -327,15 +334,15 @@ def test_selections_made_anew_are_the_logged_ones(run, source):
 
 
 def test_artefacts_have_the_same_bytes_again(run, source, tmp_path):
-    for stage, result in STAGES.items():
-        getattr(artefacts, stage)(source, tmp_path / result)
+    for result, write in STAGES.items():
+        write(source, tmp_path / result)
         for path in sorted((tmp_path / result).iterdir()):
             assert path.read_bytes() == (run[result] / path.name).read_bytes(), path
 
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(InputError, match=r"features_specific\.csv: no such file"):
-        artefacts.identify(tmp_path / "none", tmp_path / "out")
+        published_features.identify(tmp_path / "none", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

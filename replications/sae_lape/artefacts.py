@@ -4,7 +4,8 @@
 A stage of a run with `published:` calls its function here in place of a model; `out` is published
 whole. Beside the tables lies artefact.json, which names the claims that may be decided by them,
 because they are rawer than those claims. What the authors do not give is left out: empty columns
-and tables, never a number in its place.
+and tables, never a number in its place. Lists of features are in published_features.py: the stages
+that run a model depend on this module, and shall not on the metrics behind those.
 """
 
 from pathlib import Path
@@ -17,12 +18,9 @@ from safetensors.numpy import save_file
 from langsae.errors import InputError
 from langsae.files import publish, read_json, write_json
 from langsae.languages import by_name, find
-from langsae.metrics import lape, overlap
-from replications.sae_lape import identified, published_features
 
 NOTE = "artefact.json"
 LAYERS = 16
-TOP = {"entropy": "entropy", "freq": "frequency"}  # how selections and `lape.select` call an order
 
 
 def decides(stage: Path) -> tuple[str, ...] | None:
@@ -34,78 +32,18 @@ def decides(stage: Path) -> tuple[str, ...] | None:
 def collect(source: Path, out: Path) -> None:
     """Only the model's layers: counts are in archives that are in neither copy of the repository,
     and the totals of texts and tokens can only be compared with a run of ours."""
-    _publish(out, {"totals": {"tokens": {}, "examples": {}, "layers": LAYERS}}, {}, ())
-
-
-def identify(source: Path, out: Path) -> None:
-    """The lists of features with their entropies and probabilities, and selections made anew.
-
-    Neurons are left out: of these only the numbers per layer are known.
-    """
-    table = published_features.features(source)
-    kept, names = published_features.kept(table)
-    wanted: dict[str, dict[str, Any]] = {identified.ALL: {}}
-    for label, by in TOP.items():
-        wanted[f"top_10_by_{label}"] = {"top": 10, "by": by}
-        wanted[f"top_1_per_layer_by_{label}"] = {"top": 1, "by": by, "per_hook": True}
-    wanted |= {f"shared_{n}": {"shared_by": n} for n in range(2, len(names) + 1)}
-    parts = [
-        _selection(kept, name, code, lape.select(kept, language, **how))
-        for name, how in wanted.items()
-        for language, code in enumerate(names)
-    ]
-    tables = {
-        "features": table.reindex(columns=identified.FEATURES),
-        "neurons": pd.DataFrame(columns=identified.NEURONS),
-        "selections": pd.concat(parts, ignore_index=True),
-    }
-    summary = {
-        "languages": names,
-        "selections": list(wanted),
-        "settings": {},
-        "totals": {},
-        "kept": len(kept.hook),
-        "shared_by": {str(n): int((kept.languages == n).sum()) for n in range(1, len(names) + 1)},
-    }
-    decided = ("identified/", "features/all/", "features/top_", "lists/", "shared/")
-    with publish(out) as folder:
-        folder.mkdir(parents=True)
-        identified.write(folder, tables)
-        _write(folder, {"summary": summary}, {}, decided)
-
-
-def compare(source: Path, out: Path) -> None:
-    """Similarity within a language as published; overlap of languages from the shared features."""
-    published = read_json(source / "feature_similarity_within_language.json")
-    arrays: dict[str, np.ndarray] = {}
-    labels = {}
-    for code, entry in _by_code(published).items():
-        for measure in ("iou", "pearson"):
-            arrays[f"{measure}/{code}"] = np.array(entry[measure]["matrix"], np.float64)
-        labels[code] = entry["iou"]["labels"]
-    kept, names = published_features.kept(published_features.features(source))
-    shared = kept.where(kept.languages > 1)  # as published: specific features are left out
-    both, iou = overlap.set_overlap(shared.member)
-    rows = [
-        {"language_a": a, "language_b": b, "intersection": int(both[i, j]), "iou": float(iou[i, j])}
-        for i, a in enumerate(names)
-        for j, b in enumerate(names)
-    ]
-    with publish(out) as folder:
-        folder.mkdir(parents=True)
-        save_file(arrays, folder / "similarity.safetensors")
-        _write(folder, {"labels": labels}, {"shared": pd.DataFrame(rows)}, ("overlap/",))
+    publish_tables(out, {"totals": {"tokens": {}, "examples": {}, "layers": LAYERS}}, {}, ())
 
 
 def perplexity(source: Path, out: Path) -> None:
     """Means over texts in place of the texts' own perplexities, which are not given: S is 1."""
     published = read_json(source / "ppl_change_matrices.json")
-    normal = _by_code(published["normal_mean_ppl"])
+    normal = by_code(published["normal_mean_ppl"])
     codes = by_name(normal)
     plain = np.array([normal[code] for code in codes])
     arrays = {"normal": plain[:, None]}
     for name, entry in published["change_matrices"].items():
-        matrix = {code: _by_code(row) for code, row in _by_code(entry["matrix"]).items()}
+        matrix = {code: by_code(row) for code, row in by_code(entry["matrix"]).items()}
         change = np.array([[matrix[a][b] for b in codes] for a in codes])
         arrays[perplexity_setting(name)] = (plain + change)[:, :, None]
     settings = {
@@ -119,7 +57,7 @@ def perplexity(source: Path, out: Path) -> None:
         save_file(
             {name: arrays[name] for name in sorted(arrays)}, folder / "perplexity.safetensors"
         )
-        _write(folder, {"settings": settings}, {}, ())
+        write_tables(folder, {"settings": settings}, {}, ())
 
 
 def perplexity_setting(path: str) -> str:
@@ -132,7 +70,7 @@ def perplexity_setting(path: str) -> str:
             sign, size = step.split("_")
             return f"neuron_scaled/{'-' if sign == 'min' else ''}{size}"
         case ["sae_intervention", selection, order, value, step]:
-            chosen = selection if selection == identified.ALL else f"{selection}_by_{order}"
+            chosen = selection if selection == "all" else f"{selection}_by_{order}"
             return f"sae_{chosen}_{value}/{step.removeprefix('mult_')}"
     raise InputError(f"'{path}': no setting of the study is written like that")
 
@@ -162,7 +100,7 @@ def generate(source: Path, out: Path) -> None:
                  "detected", "confidence", "script_share", "perplexity", "distinct_1", "distinct_2",
                  "tokens"]
     )  # fmt: skip
-    _publish(out, {}, {"texts": texts, "labels": frame}, ("generation/reached/",
+    publish_tables(out, {}, {"texts": texts, "labels": frame}, ("generation/reached/",
                                                           "generation/labels/"))  # fmt: skip
 
 
@@ -172,18 +110,18 @@ def active(source: Path, out: Path) -> None:
               "feature_language", "value"]  # fmt: skip
     tables = {name: pd.DataFrame(columns=columns)
               for name, columns in (("active", active), ("pieces", active[:4]))}  # fmt: skip
-    _publish(out, {}, tables, ())
+    publish_tables(out, {}, tables, ())
 
 
 def directions(source: Path, out: Path) -> None:
     """Nothing: decoder rows are in archives that are in neither copy of the repository."""
     table = pd.DataFrame(columns=["language", "layer", "feature", "x", "y"])
-    _publish(out, {}, {"umap": table}, ())
+    publish_tables(out, {}, {"umap": table}, ())
 
 
 def interpret(source: Path, out: Path) -> None:
     """The explanations, and how many contexts each told right and wrong."""
-    table = published_features.specific(source)
+    table = specific(source)
     place = table[["language", "hook", "layer", "feature"]].assign(explainer="openai/gpt-4.1")
     said = place.assign(explanation=table["explanation"])
     counts = {"tp": "true_positives", "tn": "true_negatives", "fp": "false_positives",
@@ -192,23 +130,25 @@ def interpret(source: Path, out: Path) -> None:
         place.assign(method=method, **{k: table[f"{method}_{v}"] for k, v in counts.items()})
         for method in ("detection", "fuzz")
     )
-    _publish(out, {}, {"explanations": said, "scores": scores}, ("interpretation/",))
+    publish_tables(out, {}, {"explanations": said, "scores": scores}, ("interpretation/",))
 
 
-def _publish(
+def publish_tables(
     out: Path, documents: dict[str, Any], tables: dict[str, pd.DataFrame], decided: tuple[str, ...]
 ) -> None:
+    """Publish a folder of what `write_tables` writes."""
     with publish(out) as folder:
         folder.mkdir(parents=True)
-        _write(folder, documents, tables, decided)
+        write_tables(folder, documents, tables, decided)
 
 
-def _write(
+def write_tables(
     folder: Path,
     documents: dict[str, Any],
     tables: dict[str, pd.DataFrame],
     decided: tuple[str, ...],
 ) -> None:
+    """Write JSON documents and CSV tables by name, and which claims they may decide."""
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.10g")
     note = {"decides": list(decided)}
@@ -216,18 +156,21 @@ def _write(
         write_json(folder / f"{name}.json", document)
 
 
-def _selection(kept: lape.Kept, name: str, code: str, at: np.ndarray) -> pd.DataFrame:
-    part = kept.where(at)
-    columns = {
-        "selection": name,
-        "language": code,
-        "hook": [f"mlp_out.{layer}" for layer in part.hook],
-        "layer": part.hook,
-        "feature": part.feature,
-        "rank": np.arange(1, len(at) + 1),
-    }
-    return pd.DataFrame(columns, index=range(len(at)))
+def specific(source: Path) -> pd.DataFrame:
+    """The authors' table of language-specific features, with everything they say of each."""
+    return table_of(source, "features_specific.csv")
 
 
-def _by_code(by_language: dict[str, Any]) -> dict[str, Any]:
+def table_of(source: Path, name: str) -> pd.DataFrame:
+    """A table of features, with language codes and hook points; InputError without the file."""
+    try:
+        table = pd.read_csv(source / name, comment="#", keep_default_na=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{source / name}: no such file; set LANGSAE_REFERENCE") from error
+    code = table["language"].map(lambda name: find(name).code)
+    return table.assign(language=code, hook="mlp_out." + table["layer"].astype(str))
+
+
+def by_code(by_language: dict[str, Any]) -> dict[str, Any]:
+    """The same values by language code."""
     return {find(name).code: value for name, value in by_language.items()}

@@ -27,7 +27,7 @@ from langsae.params import Spec, section
 from langsae.paths import expand
 from langsae.reducers.pair_counts import SUMS, PairCounts
 from langsae.saes.bank import load_bank
-from replications.sae_lape import artefacts, identified
+from replications.sae_lape import identified, published_features
 from replications.sae_lape.run import STUDY, Run, folder
 
 
@@ -46,7 +46,7 @@ def main() -> None:
     if wanted.published is not None:
         with publish(out) as part:
             part.mkdir(parents=True)
-            artefacts.compare(expand(wanted.published), part)
+            published_features.compare(expand(wanted.published), part)
         return
     settings, compute = section(f"{STUDY}.compare", Compare), section("compute", Compute)
     compute.apply()

@@ -21,7 +21,7 @@ from langsae.models.hooks import HookPoint
 from langsae.params import Spec, section
 from langsae.paths import expand
 from langsae.reducers.base import read
-from replications.sae_lape import artefacts, identified
+from replications.sae_lape import identified, published_features
 from replications.sae_lape.run import STUDY, Run, folder
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -99,7 +99,7 @@ def main() -> None:
     if wanted.published is not None:
         with publish(out) as part:
             part.mkdir(parents=True)
-            artefacts.identify(expand(wanted.published), part)
+            published_features.identify(expand(wanted.published), part)
         return
     identify(folder(profile, name, "collected"), settings, out)
 
