@@ -14,7 +14,14 @@ from langsae.evidence import Recorder, read_evidence
 from langsae.saes.bank import write_index
 from langsae.saes.spec import FolderBank
 from langsae.saes.topk import TopKSAE
-from replications.sae_lape import directions, figures_features, figures_interpret, measure, tables
+from replications.sae_lape import (
+    directions,
+    figures,
+    figures_features,
+    figures_interpret,
+    measure,
+    tables,
+)
 from replications.sae_lape.findings import PREDICATES
 from replications.sae_lape.run import Run
 
@@ -279,7 +286,7 @@ def test_entries_of_another_model_carry_its_name(places, tmp_path):
     assert set(evidence.inputs) == {"toy/corpus", "toy/model", "toy/saes"}
 
 
-def test_figures_are_drawn_of_every_table(places, tmp_path, monkeypatch):
+def test_figures_are_drawn_of_every_table(places):
     frames = {name: frame.assign(run="toy") for name, frame in measure.gather(places).items()}
     for part in (figures_features, figures_interpret):
         for name, drawn in part.FIGURES.items():
@@ -288,6 +295,23 @@ def test_figures_are_drawn_of_every_table(places, tmp_path, monkeypatch):
                 assert figure.get_axes(), stem
     joint = figures_interpret.JOINT["entropy_against_score"]
     assert joint[1](*(frames[name] for name in joint[0])).get_axes()
+
+
+def test_drawing_skips_empty_tables_and_repeats_its_bytes(places, tmp_path):
+    frames = measure.gather(places)
+    frames["pieces"]["piece"] = "a\r<b>"
+    plots = tmp_path / "plots"
+    plots.mkdir()
+    for name, frame in frames.items():
+        rows = frame if name in ("counts", "active", "pieces") else frame.iloc[:0]
+        rows.assign(run="toy").to_csv(plots / f"{name}.csv", index=False)
+    written = {path.name for path in figures.draw(plots, tmp_path / "one")}
+    assert "feature_counts.svg" in written
+    assert "active_features.html" in written
+    assert not {"entropy.svg", "umap.svg", "entropy_against_score.svg"} & written
+    assert "<b>" not in (tmp_path / "one" / "active_features.html").read_text(encoding="utf-8")
+    for path in figures.draw(plots, tmp_path / "two"):
+        assert path.read_bytes() == (tmp_path / "one" / path.name).read_bytes()
 
 
 def test_a_heat_map_shows_the_numbers(places):

@@ -56,7 +56,9 @@ def _figures() -> Iterator[tuple]:
 
 def _read(path: Path) -> pd.DataFrame:
     """A table; empty cells of text stay texts, "null" and "nan" too."""
-    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"piece": str})
+    frame = pd.read_csv(  # a piece of text may be a carriage return
+        path, keep_default_na=False, na_values=[""], dtype={"piece": str}, lineterminator="\n"
+    )
     words = [column for column in frame if not pd.api.types.is_numeric_dtype(frame[column])]
     return frame.fillna(dict.fromkeys(words, ""))
 

@@ -68,9 +68,10 @@ def identified(enter: Entry, found: Identified, frames: Frames) -> None:
         enter("identified", f"identified/counts/{name}", count)
     for (selection, language), rows in frames["counts"].groupby(["selection", "language"]):
         _layers(enter, f"features/{selection}/{language}", rows)
-    for order in ("entropy", "freq"):
-        rows = found.selections[found.selections["selection"] == f"top_{TOP}_by_{order}"]
-        _lists(enter, f"lists/top_{TOP}_by_{order}", rows, found.languages, AS_PUBLISHED)
+    for name in (f"top_{TOP}_by_entropy", f"top_{TOP}_by_freq"):
+        if name in found.summary["selections"]:
+            rows = found.selections[found.selections["selection"] == name]
+            _lists(enter, f"lists/{name}", rows, found.languages, AS_PUBLISHED)
     own = found.features[found.features["languages"] == 1]
     if own["probability_as_published"].notna().all():
         wrong = own.sort_values("probability_as_published", ascending=False, kind="stable")
