@@ -295,3 +295,16 @@ def test_defaults_are_the_published_settings():
         "inactive": 50, "quantiles": 10, "least": 200, "held_out": False,
     }  # fmt: skip
     assert (chosen.asking.threshold, chosen.asking.excerpts, chosen.seed) == (0.3, 5, 42)
+
+
+def test_a_published_run_has_the_authors_counts(shared):
+    run = parse(Run, RUN | {"published": str(shared / "published/sae_lape")}, "run")
+    out = Path("artifacts/published")
+    asked = {"source": "endpoint", "base_url": "http://127.0.0.1:9/v1", "model": "m",
+                                  "api_key_env": "LANGSAE_TEST_KEY"}  # fmt: skip
+    interpret(run, settings(asked), COMPUTE, Path("nowhere"), out, Path("scratch"))
+    table = pd.read_csv(out / "scores.csv")
+    # interpretation_scores.json: the pooled counts of detection
+    sums = table.query("method == 'detection'")[["tp", "tn", "fp", "fn"]].sum().tolist()
+    assert sums == [16659, 24127, 2873, 10341]
+    assert set(table["explainer"]) == {"openai/gpt-4.1"}
