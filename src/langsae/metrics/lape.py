@@ -127,9 +127,11 @@ def select(
         return found
     if not per_hook:
         return found[:top]
-    hooks = kept.hook[found]
-    place = [int((hooks[:at] == hook).sum()) for at, hook in enumerate(hooks)]  # among its hook's
-    return found[np.array(place, int) < top]
+    together = np.argsort(kept.hook[found], kind="stable")
+    hooks = kept.hook[found][together]
+    place = np.empty(len(found), np.int64)  # of each among its hook's
+    place[together] = np.arange(len(found)) - np.searchsorted(hooks, hooks)
+    return found[place < top]
 
 
 def misaligned(hook: np.ndarray, feature: np.ndarray, values: np.ndarray) -> np.ndarray:
