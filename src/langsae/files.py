@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,14 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` as stable, sorted, NaN-free JSON; publish it atomically."""
+def write_json(path: str | os.PathLike[str], value: Any, by_line: bool = False) -> None:
+    """Write `value` as stable, sorted, NaN-free JSON; publish it atomically.
+
+    by_line: `value` is a list, and each item takes one line: small, and a diff names the items.
+    """
+    dump = partial(json.dumps, sort_keys=True, ensure_ascii=False, allow_nan=False)
     try:
-        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        text = "[\n" + ",\n".join(map(dump, value)) + "\n]" if by_line else dump(value, indent=1)
     except ValueError as error:
         bad = ", ".join(_not_finite(value)) or str(error)
         raise InputError(f"{path}: not written: not a finite number at {bad}") from error

@@ -1,5 +1,6 @@
 """Typed, strict access to params.yaml: unknown and duplicate keys are refused."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,10 +44,15 @@ def section(path: str, kind: type[T], file: str | Path = "params.yaml") -> T:
     return parse(kind, node, f"{file}: {path}")
 
 
+@lru_cache
+def _adapter(kind: Any) -> pydantic.TypeAdapter:
+    return pydantic.TypeAdapter(kind)  # milliseconds, and a table of claims is parsed cell by cell
+
+
 def parse(kind: type[T], value: Any, where: str) -> T:
     """Validate `value` as `kind`; the error is one line that names `where`."""
     try:
-        return pydantic.TypeAdapter(kind).validate_python(value)
+        return _adapter(kind).validate_python(value)
     except pydantic.ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['msg']}"

@@ -53,7 +53,7 @@ def verify(
         return 1
     rows += [row for row in committed if row["study"] not in chosen]
     rows.sort(key=lambda row: row["study"])
-    write_json(path, rows)
+    write_json(path, rows, by_line=True)
     if acknowledge:
         update_readme(Path(root) / "README.md", rows)
     return 0
