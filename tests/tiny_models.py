@@ -480,3 +480,128 @@ def wili(rows: list[tuple[str, str]], labels: list[str]) -> Files:
     }
     path = "WiLI-2018 dataset/test-00000-of-00001.parquet"
     return {path: _parquet(columns, {"label": labels})}
+
+
+def gemma2(d_model: int = 2304, layers: int = 21) -> Files:
+    """Gemma-2's shape: of full width, as its SAEs are, but with two-dimensional heads and MLPs.
+
+    Padding is token 0, BOS token 2, as published; no token is a word.
+    """
+    special = ("<pad>", "<eos>", "<bos>")
+    config = {
+        "architectures": ["Gemma2ForCausalLM"],
+        "attn_logit_softcapping": 50.0,
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+        "final_logit_softcapping": 30.0,
+        "head_dim": 2,
+        "hidden_act": "gelu_pytorch_tanh",
+        "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size": d_model,
+        "intermediate_size": 2,
+        "max_position_embeddings": N_CTX,
+        "model_type": "gemma2",
+        "num_attention_heads": 1,
+        "num_hidden_layers": layers,
+        "num_key_value_heads": 1,
+        "pad_token_id": 0,
+        "query_pre_attn_scalar": 2,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 10000.0,
+        "sliding_window": N_CTX,
+        "torch_dtype": "float32",
+        "vocab_size": N_VOCAB,
+    }
+    names = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>"}
+    return {
+        "config.json": _json(config),
+        "model.safetensors": _weights(_gemma2_tensors(d_model, layers)),
+        "tokenizer.json": _byte_bpe(special).to_str().encode(),
+        "tokenizer_config.json": _json({"tokenizer_class": "PreTrainedTokenizerFast", **names}),
+    }
+
+
+def _gemma2_tensors(d_model: int, layers: int) -> dict[str, np.ndarray]:
+    draw = _Draw(5)
+    tensors = {"model.embed_tokens.weight": draw(N_VOCAB, d_model) / 48}  # scaled by sqrt(2304)
+    for i in range(layers):
+        layer = f"model.layers.{i}"
+        for name in ("q_proj", "k_proj", "v_proj"):
+            tensors[f"{layer}.self_attn.{name}.weight"] = draw(2, d_model)
+        tensors[f"{layer}.self_attn.o_proj.weight"] = draw(d_model, 2)
+        tensors[f"{layer}.mlp.gate_proj.weight"] = draw(2, d_model)
+        tensors[f"{layer}.mlp.up_proj.weight"] = draw(2, d_model)
+        tensors[f"{layer}.mlp.down_proj.weight"] = draw(d_model, 2)
+        for name in ("input", "post_attention", "pre_feedforward", "post_feedforward"):
+            tensors[f"{layer}.{name}_layernorm.weight"] = 0.1 * draw(d_model) - 0.9  # times 1 + w
+    return tensors | {"model.norm.weight": draw(d_model)}
+
+
+def wide_gemma_scope(
+    features: np.ndarray, mean: np.ndarray, threshold: np.ndarray, d_sae: int = 16_384
+) -> Files:
+    """GemmaScope's own sizes; `features` [2 d] pass on the parts of x - mean [d] above `threshold`.
+
+    Even ones the positive part of a dimension, odd ones the negative part. The other latents are
+    zero and dead: packed, the file is small. FVU is at most 1 on any stream with that mean.
+    """
+    d_model = len(mean)
+    encoder = np.zeros((d_model, d_sae), np.float32)
+    signs = np.where(np.arange(2 * d_model) % 2, -1, 1).astype(np.float32)
+    encoder[np.arange(2 * d_model) // 2, features] = signs
+    bar = np.full(d_sae, 1e6, np.float32)
+    bar[features] = threshold
+    array = io.BytesIO()
+    np.savez_compressed(
+        array,
+        W_enc=encoder,
+        W_dec=np.ascontiguousarray(encoder.T),
+        b_enc=-(mean @ encoder).astype(np.float32),
+        b_dec=mean.astype(np.float32),
+        threshold=bar,
+    )
+    return {f"{GEMMA_FOLDER}/params.npz": array.getvalue()}
+
+
+def opus_books(pairs: list[tuple[str, str]]) -> Files:
+    """(Spanish, English) pairs in the parquet layout of Helsinki-NLP/opus_books, config en-es."""
+    columns = {
+        "id": [str(number) for number in range(len(pairs))],
+        "translation": [{"en": english, "es": spanish} for spanish, english in pairs],
+    }
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return {"en-es/train-00000-of-00001.parquet": buffer.getvalue()}
+
+
+def published_activations(rows: list[dict]) -> Files:
+    """Rows with id, tokens [L, T], str_tokens {code: words}, sae_features float32 [L, T, F], as the
+    author's map() over a data set leaves them, in two files.
+    """
+    files = {}
+    for number, part in enumerate((rows[: len(rows) // 2], rows[len(rows) // 2 :])):
+        table = pa.table({
+            "id": [row["id"] for row in part],
+            "tokens": [row["tokens"].tolist() for row in part],
+            "str_tokens": [row["str_tokens"] for row in part],
+            "sae_features": _nested([row["sae_features"] for row in part]),
+        })  # fmt: skip
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        files[f"data/train-0000{number}-of-00002.parquet"] = buffer.getvalue()
+    return files
+
+
+def _nested(arrays: list[np.ndarray]) -> pa.Array:
+    """Lists of lists of lists of float32, without a Python number for each."""
+
+    def offsets(lengths: list[int]) -> pa.Array:
+        return pa.array(np.cumsum([0, *lengths]), pa.int32())
+
+    features = arrays[0].shape[2]
+    positions = [a.shape[1] for a in arrays for _ in range(a.shape[0])]
+    inner = pa.ListArray.from_arrays(
+        offsets([features] * sum(positions)), pa.array(np.concatenate([a.ravel() for a in arrays]))
+    )
+    middle = pa.ListArray.from_arrays(offsets(positions), inner)
+    return pa.ListArray.from_arrays(offsets([a.shape[0] for a in arrays]), middle)

@@ -87,10 +87,11 @@ def _level(label: str) -> str:
 def _falling(axis: Axes, part: pd.DataFrame, **style) -> None:
     """A curve from its histogram: `features` features in `texts` of `of` texts."""
     part = part[part["texts"] > 0].sort_values("texts", ascending=False)
-    upto = part["features"].cumsum().to_numpy()
+    last = part["features"].cumsum().to_numpy()
+    first = last - part["features"].to_numpy() + 1
     share = (100 * part["texts"] / part["of"]).to_numpy()
     style["label"] = style["label"] or "mean"
-    axis.step([1, *upto], [share[0], *share], where="pre", **style)
+    axis.plot(np.stack([first, last], axis=1).ravel(), share.repeat(2), **style)
 
 
 def scores(frame: pd.DataFrame) -> Figure:

@@ -112,7 +112,7 @@ def load(name: str, run: Run, profile: str) -> RunResults:
 
 def _of_series(collected: Path, facts: dict[str, Any], common: dict[str, Any]) -> RunResults:
     series = read_json(collected / "series.json")
-    groups = series["curves"]["notebook"]
+    groups = {group: series["curves"]["notebook"][group] for group in (ALL, *published.LANGUAGES)}
     levels = [
         ("counted", group, name, value)
         for group, entry in groups.items()
@@ -123,7 +123,7 @@ def _of_series(collected: Path, facts: dict[str, Any], common: dict[str, Any]) -
         for group, entry in groups.items()
         for name, curve in published.curve(entry).items()
     }
-    languages = tuple(group for group in groups if group != ALL)
+    languages = published.LANGUAGES
     return RunResults(
         **common,
         basis="published artefact",

@@ -18,6 +18,7 @@ from langsae.files import digest, read_json, write_json
 from langsae.paths import expand
 from replications.bilingual_score.ranking import PUBLISHED
 
+LANGUAGES = ("es", "en")  # in the author's order
 RUNS = ("notebook", "post")  # the author ran his code twice; the post's table is the notebook's
 CONTEXTS = ["feature", "place", "row", "language", "pieces", "activations"]  # of contexts.csv
 _LABEL = re.compile(r"\s*<b>(\w\w):</b>\s*")
@@ -31,7 +32,7 @@ def write_series(folder: str, out: Path) -> None:
         "curves": {
             run: {
                 group: read_json(root / f"activation_frequency_{group}_{run}.json")
-                for group in (("global", "es", "en") if run == "notebook" else ("es", "en"))
+                for group in (("global", *LANGUAGES) if run == "notebook" else LANGUAGES)
             }
             for run in RUNS
         },
@@ -84,7 +85,7 @@ def spread(series: dict[str, Any]) -> dict[str, float | int]:
         "score-median": float(np.median(away)),
         "score-largest": float(away.max()),
     }
-    for group in ("es", "en"):
+    for group in LANGUAGES:
         one, other = (series["curves"][run][group] for run in RUNS)
         pairs = zip(curve(one).values(), curve(other).values(), strict=True)
         moved = sum(np.abs(a - b).sum() for a, b in pairs) * one["n_sentences"]

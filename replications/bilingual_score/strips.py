@@ -55,12 +55,13 @@ def _blocks(contexts: pd.DataFrame, ranking: pd.DataFrame) -> list[tuple[str, li
         here = contexts[(contexts["model"] == model) & (contexts["feature"] == feature)]
         places = [0] if "feature" in ranking and ranking["feature"].notna().any() else None
         shown = here if places is None else here[here["place"].isin(places)]
+        values = [value for text in here["activations"] for value in json.loads(text)]
+        top = max(values, default=0.0)
         for _, part in shown.groupby("place"):
             texts = [
                 Strip(name(text.language), *map(json.loads, (text.pieces, text.activations)))
                 for text in part.itertuples()
             ]
-            top = max((value for strip in texts for value in strip.values), default=0.0)
             title = f"{model}, feature {feature}" + (f": {titles}" if titles else "")
             blocks.append((title, texts, top))
     return blocks
