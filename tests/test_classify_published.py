@@ -25,7 +25,7 @@ CORPUS = LocalSpec(
     strip=False, languages=[code for code in LANGUAGES if code not in ("ar", "is")],
 )  # fmt: skip
 RUN = Run(
-    model="none", saes="none", corpus="c", test="wili", impact="i",
+    model="none", saes="none", corpus="c", test="wili", impact="i", similarity="c",
     published="$LANGSAE_REFERENCE/published/sae_lape",
 )  # fmt: skip
 

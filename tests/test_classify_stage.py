@@ -34,7 +34,7 @@ LANGUAGES = ("bg", "zh", "en")  # in the study's order: by English name
 # (language, layer, feature): a feature on two lists, a language with none, a layer with none
 LISTED = [("bg", 0, 5), ("bg", 3, 17), ("bg", 3, 59), ("zh", 3, 17), ("zh", 0, 56), ("de", 0, 56)]
 NEURONS = [("bg", 1, 0), ("bg", 1, 63), ("en", 1, 63), ("en", 3, 8), ("en", 3, 9)]
-RUN = Run(model="m", saes="s", corpus="c", test="t", impact="i")
+RUN = Run(model="m", saes="s", corpus="c", test="t", impact="i", similarity="c")
 COMPUTE = Compute(device="cpu", threads=1, batch_tokens=300)
 
 

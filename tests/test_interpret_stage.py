@@ -41,6 +41,7 @@ WORDS = {
 }
 RUN = {
     "model": "tiny", "saes": "bank", "corpus": "texts", "test": "texts", "impact": "texts",
+    "similarity": "texts",
     "policy": {"bos": "prepend", "count_bos": True},
 }  # fmt: skip
 CONTEXTS = {

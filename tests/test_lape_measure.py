@@ -26,7 +26,7 @@ from replications.sae_lape.findings import PREDICATES
 from replications.sae_lape.run import Run
 
 LANGUAGES = ["en", "de", "ja"]  # by English name: English, German, Japanese
-RUN = Run(model="toy", saes="toy", corpus="toy", test="toy", impact="toy")
+RUN = Run(model="toy", saes="toy", corpus="toy", test="toy", impact="toy", similarity="toy")
 SETTINGS = ("sae_all_max/-0.2", "sae_all_max/0.2", "neuron_scaled/-0.2")
 
 

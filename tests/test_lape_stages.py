@@ -28,7 +28,8 @@ SETTINGS = {
     "entropy_threshold": None, "top": 3, "top_per_layer": 1, "neuron_quantile": 0.9,
     "neuron_share": 0.05, "decimals": 3, "histogram_bins": 10,
 }  # fmt: skip
-RUN = {"model": "tiny", "saes": "tiny", "corpus": "texts", "test": "texts", "impact": "texts"}
+RUN = {"model": "tiny", "saes": "tiny"}
+RUN |= dict.fromkeys(("corpus", "test", "impact", "similarity"), "texts")
 COMPUTE = Compute(device="cpu", threads=1, batch_tokens=256)
 
 

@@ -43,7 +43,7 @@ CHOSEN = {
     "ru": {"mlp_out.1": [5]},
 }
 COMPUTE = Compute(device="cpu", threads=1, batch_tokens=200)
-RUN = Run(model="m", saes="s", corpus="c", test="c", impact="c")
+RUN = Run(model="m", saes="s", corpus="c", test="c", impact="c", similarity="c")
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def _collect(
     scratch: Path,
 ) -> PairCounts:
     """Over each language's own texts; one pass, of the hooks that have a feature."""
-    path = Path("artifacts/corpora") / f"{wanted.similarity or wanted.corpus}.jsonl"
+    path = Path("artifacts/corpora") / f"{wanted.similarity}.jsonl"
     corpus = ParallelCorpus.load(path).select(lists)
     model = load(Path("artifacts/models") / wanted.model, compute.device)
     saes = load_bank(Path("artifacts/saes") / wanted.saes, model.device, wanted.hooks)

@@ -15,7 +15,7 @@ class Run(Spec):
     hooks: which of the bank's SAEs; None is all. corpus: texts to find language-specific features
     on (one text = one example); test: labelled texts whose language is to be told; impact: aligned
     texts for perplexities under intervention; similarity: texts on which the features of one
-    language are compared, None is `corpus`.
+    language are compared.
     published: a folder with the study's own artefacts, to be read instead of running a model.
     """
 
@@ -25,7 +25,7 @@ class Run(Spec):
     corpus: str
     test: str
     impact: str
-    similarity: str | None = None
+    similarity: str
     policy: TokenPolicy = TokenPolicy(count_bos=True)
     published: str | None = None
 
