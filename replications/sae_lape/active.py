@@ -50,9 +50,7 @@ def main() -> None:
     settings = section(f"{STUDY}.active", Active)
     out = folder(profile, name, "active")
     if chosen.published is not None:
-        with publish(out) as part:
-            part.mkdir(parents=True)
-            artefacts.active(expand(chosen.published), part)
+        artefacts.active(expand(chosen.published), out)
         return
     active(chosen, settings, compute, folder(profile, name, "identified"), out)
 

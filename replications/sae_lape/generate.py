@@ -97,9 +97,7 @@ def main() -> None:
     settings = section(f"{STUDY}.generate", Generate)
     out = folder(profile, name, "generated")
     if chosen.published is not None:
-        with publish(out) as part:
-            part.mkdir(parents=True)
-            artefacts.generate(expand(chosen.published), part)
+        artefacts.generate(expand(chosen.published), out)
         return
     generate(chosen, settings, compute, folder(profile, name, "identified"), out)
 

@@ -70,9 +70,7 @@ def main() -> None:
     settings = section(f"{STUDY}.perplexity", Perplexity)
     out = folder(profile, name, "perplexity")
     if chosen.published is not None:
-        with publish(out) as part:
-            part.mkdir(parents=True)
-            artefacts.perplexity(expand(chosen.published), part)
+        artefacts.perplexity(expand(chosen.published), out)
         return
     perplexity(chosen, settings, compute, folder(profile, name, "identified"), out)
 
