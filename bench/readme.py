@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import collect, memory
+from bench import bilingual, collect, lape, memory
 from bench.common import RESULTS, markdown
 from langsae.files import publish, read_json
 
@@ -35,6 +35,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "train_step": ("A TopK training step", train_step),
     "collect": ("Collecting 12 hook points", collect.table),
     "memory": ("Peak memory of collecting", memory.table),
+    "lape": ("sae_lape at its published size", lape.table),
+    "bilingual": ("Bilingual score, from stream to ranked list", bilingual.table),
 }
 
 
