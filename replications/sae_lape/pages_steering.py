@@ -9,6 +9,11 @@ from langsae.languages import by_name
 from langsae.languages import find as find_language
 
 LISTED = 8  # features of a sentence in its table
+INTRODUCTION = (
+    "A token is the deeper in colour the more features of the language fire on it, up to the most "
+    "on any token of the sentence; the number shows on hovering. Languages follow by how often "
+    "their features fire."
+)
 SHOWN = 3  # languages whose features are shown on a sentence, those with most activity first
 
 
@@ -18,14 +23,7 @@ def active_features(active: pd.DataFrame, pieces: pd.DataFrame) -> str:
 
 
 def _sections(active: pd.DataFrame, pieces: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    yield (
-        "",
-        note(
-            "A token is the deeper in colour the more features of the language fire on it, up to the "
-            "most on any token of the sentence; its number shows on hovering. Languages follow by how "
-            "often their features fire."
-        ),
-    )
+    yield "", note(INTRODUCTION)
     keys = ["run", "language", "sentence"]
     fired = dict(list(active.groupby(keys, sort=False)))
     for key, text in pieces.groupby(keys, sort=False):
