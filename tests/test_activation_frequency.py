@@ -35,12 +35,14 @@ def test_curves_against_a_loop():
         assert curves[name].tolist() == [n / 60 for n in sorted(above, reverse=True)]
 
 
-def test_a_threshold_between_two_float32_values_stays_there():
-    value = np.float32(7.3)
+@pytest.mark.parametrize("start", [7.3, np.nextafter(np.float32(7.3), np.float32(8))])
+def test_a_threshold_between_two_float32_values_stays_there(start):
+    """Rounded to float32 it would fall on the lower one for one start, the upper for the other."""
+    value = np.float32(start)
     above = np.nextafter(value, np.float32(8))
-    maxima = np.array([[value, above]])
     between = (float(value) + float(above)) / 2
-    assert frequency_curves(maxima, {"h": between})["h"].tolist() == [1.0, 0.0]
+    curve = frequency_curves(np.array([[value, above]]), {"h": between})["h"]
+    assert curve.tolist() == [1.0, 0.0]
 
 
 def test_dead_and_alive():

@@ -71,6 +71,16 @@ def test_beyond_the_limit_the_error_stays_within_the_bound(limit):
     assert len(np.unique(bits >> dropped)) <= limit < len(np.unique(bits >> (dropped - 1)))
 
 
+def test_as_many_distinct_values_as_the_limit_are_exact():
+    coded = random_coded(hooks=1, languages=1, examples=90, positions=9, features=4, active=1.0)
+    coded.values[..., 1] = np.arange(810).reshape(1, 1, 90, 9) + 1
+    coded.values[..., 2:] = 0
+    distinct = len(np.unique(oracle(coded, 0, (0,))))
+    assert distinct > 256
+    assert collected(coded, limit=distinct).error_bound(0, (0,)) == 0
+    assert collected(coded, limit=distinct - 1).error_bound(0, (0,)) > 0
+
+
 @pytest.mark.parametrize("limit", [256, 700, 4_000_000])
 def test_any_order_of_batches_and_shards_gives_the_same_bytes(limit, tmp_path, monkeypatch):
     coded = lognormal(examples=25, features=40)
