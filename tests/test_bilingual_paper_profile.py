@@ -33,7 +33,7 @@ STAGES = [
     ("langsae.stages.saes", "gemma_scope"),
     ("langsae.stages.saes", "no_saes"),
     *((f"replications.{STUDY}.{stage}", run)
-      for stage in ("collect", "trace") for run in ("gemma", "gemma_activations")),
+      for stage in ("collect", "rank", "trace") for run in ("gemma", "gemma_activations")),
     (f"replications.{STUDY}.measure",),
     (f"replications.{STUDY}.figures", "paper"),
 ]  # fmt: skip

@@ -5,6 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from omegaconf import OmegaConf
+
+from langsae import own_run
+from langsae.errors import InputError
 
 TEXTS = {
     "en": ["Hello there, how are you?", "The sea is calm.", "One more sentence for counting."],
@@ -23,7 +27,7 @@ def corpus(tmp_path):
     return path
 
 
-def langsae_run(out, texts, **changes):
+def langsae_run(out, texts, study="flores_exploration", more=(), **changes):
     options = {
         "model": "tiny",
         "sae": "train",
@@ -36,7 +40,7 @@ def langsae_run(out, texts, **changes):
         "out": str(out),
     } | changes
     flags = [part for key, value in options.items() for part in (f"--{key}", value)]
-    command = [sys.executable, "-m", "langsae.cli", "run", "flores_exploration", *flags]
+    command = [sys.executable, "-m", "langsae.cli", "run", study, *flags, *more]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
@@ -75,3 +79,49 @@ def test_bad_choices_end_in_one_line(tmp_path, corpus, changes, message):
     assert message in errors[0]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out/artifacts/saes/own").exists()
+
+
+@pytest.mark.slow
+def test_another_studys_stages_and_settings(tmp_path):
+    """Two passes of the model, its own fields in the run, and --set; ends in a page to look at."""
+    settings = (
+        "--set",
+        "bilingual_score.score.k=10",
+        "--set",
+        "bilingual_score.trace.candidates=2",
+    )
+    done = langsae_run(
+        tmp_path, "libreoffice_help", "bilingual_score", settings,
+        hooks="resid_post.1", languages="en,es,ru", rows="300:310",
+        **{"train-rows": "0:30", "latents": "256", "batch-tokens": "256"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    page = tmp_path / "paper_figures/bilingual_score/own/contexts.html"
+    text = page.read_text(encoding="utf-8")
+    assert text.count("Russian</h3>") == text.count("English</h3>") > 2
+    ranking = tmp_path / "artifacts/bilingual_score/own/own/ranked/ranking.csv"
+    with ranking.open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["reading"] for row in rows} >= {"as published", "corrected"}
+    assert max(int(row["texts:ru"]) for row in rows) <= 10
+
+
+def test_stages_are_those_of_the_pipeline_in_its_order():
+    stages = own_run._of_study("bilingual_score")
+    base = "replications.bilingual_score"
+    assert stages == [
+        (f"{base}.collect", "own"),
+        (f"{base}.rank", "own"),
+        (f"{base}.trace", "own"),
+        (f"{base}.measure",),
+        (f"{base}.figures", "own"),
+    ]
+
+
+def test_settings_replace_what_is_there_and_nothing_else():
+    params = OmegaConf.create({"compute": {"threads": 2}, "study": {"readings": ["a", "b"]}})
+    changed = own_run._with_settings(params, ["compute.threads=4", "study.readings=[c]"])
+    assert changed == {"compute": {"threads": 4}, "study": {"readings": ["c"]}}
+    for wrong in ("compute.thread=4", "compute.threads"):
+        with pytest.raises(InputError, match="KEY=VALUE"):
+            own_run._with_settings(params, [wrong])

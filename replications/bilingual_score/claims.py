@@ -9,8 +9,8 @@ from langsae.evidence import Recorder
 from langsae.params import Spec
 from replications.bilingual_score import series as published
 from replications.bilingual_score.findings import BEST
-from replications.bilingual_score.ranking import DESCRIBED, MASKED, PUBLISHED
 from replications.bilingual_score.results import RunResults
+from replications.bilingual_score.run import DESCRIBED, MASKED, PUBLISHED
 
 CLAIMED = (PUBLISHED, MASKED, DESCRIBED)  # readings of published values; "corrected" is ours
 LN2 = float(np.log(2))

@@ -7,8 +7,8 @@ silent elsewhere, and three that a good score must not take for it.
 import numpy as np
 import pandas as pd
 
-from replications.bilingual_score.ranking import MASKED, rank
-from replications.bilingual_score.run import Score
+from replications.bilingual_score.readings import rank
+from replications.bilingual_score.run import MASKED, Score
 
 ROWS, CROWD = 500, 600
 KINDS = (

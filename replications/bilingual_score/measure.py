@@ -12,9 +12,8 @@ from langsae.params import Spec, section
 from replications.bilingual_score.claims import Watched, record, record_series
 from replications.bilingual_score.constructed import constructed
 from replications.bilingual_score.findings import PREDICATES, Series, applicable
-from replications.bilingual_score.ranking import PUBLISHED
 from replications.bilingual_score.results import RunResults, load
-from replications.bilingual_score.run import STUDY, Run, Score
+from replications.bilingual_score.run import PUBLISHED, STUDY, Run, Score
 
 SCORE_POINTS = 150  # of a curve, on each kind of axis
 

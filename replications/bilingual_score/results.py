@@ -12,8 +12,8 @@ from langsae.files import read_json
 from langsae.metrics.activation_frequency import QUANTILES, frequency_curves, thresholds
 from langsae.reducers.positive_values import PositiveValues
 from replications.bilingual_score import series as published
-from replications.bilingual_score.ranking import PUBLISHED, load_maxima
-from replications.bilingual_score.run import Run, folder
+from replications.bilingual_score.readings import load_maxima
+from replications.bilingual_score.run import PUBLISHED, Run, folder
 
 PADDING = {"counted": False, "masked": True}
 ALL = "global"  # the group of the texts of all languages
@@ -81,15 +81,17 @@ class RunResults:
 
 
 def load(name: str, run: Run, profile: str) -> RunResults:
-    """What stages collect and trace published for one run."""
-    collected, traced = (folder(profile, name, stage) for stage in ("collected", "traced"))
+    """What the stages of one run published."""
+    collected, ranked, traced = (
+        folder(profile, name, stage) for stage in ("collected", "ranked", "traced")
+    )
     facts = read_json(collected / "facts.json")
     common = {
         "name": name,
         "model": run.subject if run.subject and not run.activations else name,
         "subject": run.subject or name,
         "inputs": facts["inputs"],
-        "ranking": pd.read_csv(traced / "ranking.csv"),
+        "ranking": pd.read_csv(ranked / "ranking.csv"),
         "contexts": pd.read_csv(traced / "contexts.csv"),
     }
     if run.published:
@@ -103,7 +105,7 @@ def load(name: str, run: Run, profile: str) -> RunResults:
         rows=facts["rows"],
         languages=languages,
         facts=facts,
-        summary=read_json(traced / "summary.json"),
+        summary=read_json(ranked / "summary.json"),
         thresholds=levels,
         curves=_curves(collected, languages, levels),
         readings=readings or {r: r for r in common["ranking"]["reading"].unique()},

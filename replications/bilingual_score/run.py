@@ -9,6 +9,9 @@ from langsae.models.tokens import TokenPolicy
 from langsae.params import Spec
 
 STUDY = "bilingual_score"
+# Readings of the score: readings.py says what each is.
+PUBLISHED, MASKED = "as published", "padding masked"
+DESCRIBED, CORRECTED = "as described", "corrected"
 
 
 class Activations(Spec):
@@ -77,5 +80,5 @@ class Trace(Spec):
 
 
 def folder(profile: str, run: str, stage: str) -> Path:
-    """Where `stage` (collected, traced) of a run publishes its results."""
+    """Where `stage` (collected, ranked, traced) of a run publishes its results."""
     return Path("artifacts") / STUDY / profile / run / stage

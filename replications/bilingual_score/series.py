@@ -16,7 +16,7 @@ import pandas as pd
 from langsae.errors import InputError
 from langsae.files import digest, read_json, write_json
 from langsae.paths import expand
-from replications.bilingual_score.ranking import PUBLISHED
+from replications.bilingual_score.run import PUBLISHED
 
 LANGUAGES = ("es", "en")  # in the author's order
 RUNS = ("notebook", "post")  # the author ran his code twice; the post's table is the notebook's
@@ -47,20 +47,21 @@ def write_series(folder: str, out: Path) -> None:
     write_json(out / "facts.json", {"inputs": {"series": digest(found)}})
 
 
-def write_traced(collected: Path, out: Path) -> None:
-    """The series in the form of a traced run: `ranking.csv` and `contexts.csv`."""
-    series = read_json(collected / "series.json")
-    scores = series["scores"]["notebook"]
-    table = pd.DataFrame({"reading": PUBLISHED, "rank": range(len(scores)), "score": scores})
+def ranking(collected: Path) -> pd.DataFrame:
+    """The notebook's sorted scores as a ranking: reading, rank, score."""
+    scores = read_json(collected / "series.json")["scores"]["notebook"]
+    return pd.DataFrame({"reading": PUBLISHED, "rank": range(len(scores)), "score": scores})
+
+
+def contexts(collected: Path) -> pd.DataFrame:
+    """The strips in the columns of CONTEXTS."""
+    strips = read_json(collected / "series.json")["strips"]
     rows = [
         (strip["feature"], place, place, code, json.dumps(pieces), json.dumps(values))
-        for place, strip in enumerate(series["strips"])
+        for place, strip in enumerate(strips)
         for code, (pieces, values) in strip["texts"].items()
     ]
-    contexts = pd.DataFrame(rows, columns=CONTEXTS)
-    out.mkdir(parents=True)
-    table.to_csv(out / "ranking.csv", index=False, float_format="%.17g")
-    contexts.to_csv(out / "contexts.csv", index=False)
+    return pd.DataFrame(rows, columns=CONTEXTS)
 
 
 def curve(entry: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -1,19 +1,25 @@
 """Token-activation strips: the tokens of aligned texts, coloured by one feature's activation."""
 
+import functools
 import json
 import unicodedata
 from dataclasses import dataclass
 
 import pandas as pd
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Rectangle
 
 from langsae.figures import LOOKS, TWO_COLUMNS, fonts, name, new_figure
 
 CELLS = 118  # characters a line
-FONT = 6.2  # points: CELLS monospaced characters of 0.602 em are as wide as the axes
+LABEL = 9  # columns that the name of a language takes
+WIDTH = 0.98  # of the figure
+# a glyph of DejaVu Sans Mono is 0.602 em wide: as wide as a column
+FONT = WIDTH * TWO_COLUMNS * 72 / (CELLS + LABEL) / 0.602
 SHOWN = 3  # best features of each reading
 COLOUR = LOOKS["pt"].colour
 
@@ -34,9 +40,11 @@ def strips(contexts: pd.DataFrame, ranking: pd.DataFrame) -> Figure:
     """
     blocks = _blocks(contexts, ranking)
     lines = sum(1.6 + len(texts) for _, texts, _ in blocks)
-    figure, axes = new_figure(TWO_COLUMNS, 0.155 * lines + 0.1)
+    figure, axes = new_figure(TWO_COLUMNS, 0.165 * lines + 0.1)
+    figure.set_layout_engine("none")  # columns must be exactly as wide as glyphs
+    axes.set_position((1 - WIDTH, 0, WIDTH, 1))
     axes.set_axis_off()
-    axes.set_xlim(0, CELLS + 9)
+    axes.set_xlim(0, CELLS + LABEL)
     axes.set_ylim(lines, 0)
     height = 0.9
     for title, texts, top in blocks:
@@ -83,19 +91,30 @@ def _titles(contexts: pd.DataFrame, ranking: pd.DataFrame) -> dict[tuple[str, in
 
 def _line(axes: Axes, height: float, strip: Strip, top: float) -> None:
     axes.text(0, height, strip.label, fontsize=FONT, va="center", color="#444444")
-    left = 9.0
-    family = ["DejaVu Sans Mono", *fonts()[1:]]
+    left = float(LABEL)
+    style = {"fontsize": FONT, "va": "center", "family": ["DejaVu Sans Mono", *fonts()[1:]]}
     for piece, value in _window(strip):
         width = _cells(piece)
         if value > 0:
             colour = to_rgba(COLOUR, 0.12 + 0.73 * value / top)
             axes.add_patch(Rectangle((left, height - 0.46), width, 0.92, color=colour, lw=0))
-        at = left
-        for char in piece:  # one by one: glyphs keep to their cells whatever font has them
-            if char != " ":
-                axes.text(at, height, char, fontsize=FONT, va="center", family=family)
-            at += _cells(char)
-        left += width
+        # a script that DejaVu Sans Mono lacks is set glyph by glyph, to keep to the columns
+        plain = piece.isascii() or not _missing_in_mono(piece)
+        for part in [piece] if plain else piece:
+            text = part.lstrip(" ")
+            if text:
+                axes.text(left + len(part) - len(text), height, text, **style)
+            left += _cells(part)
+
+
+@functools.cache
+def _mono() -> frozenset[int]:
+    return frozenset(FT2Font(font_manager.findfont("DejaVu Sans Mono")).get_charmap())
+
+
+def _missing_in_mono(text: str) -> bool:
+    """Whether DejaVu Sans Mono lacks a glyph of `text`."""
+    return any(ord(char) not in _mono() for char in text)
 
 
 def _window(strip: Strip) -> list[tuple[str, float]]:

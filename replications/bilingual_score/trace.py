@@ -1,6 +1,6 @@
-"""A closer look: every reading's ranking, and the candidates' activations token by token.
+"""A closer look: the activations of the chosen features, token by token.
 
-Maxima say which texts to look at, so only these pass through the model once more.
+Maxima said which texts to look at, so only these pass through the model once more.
 """
 
 import argparse
@@ -11,17 +11,11 @@ import pandas as pd
 
 from langsae.command import run
 from langsae.compute import Compute
-from langsae.files import publish, read_json, write_json
+from langsae.files import publish, read_json
 from langsae.params import section
 from langsae.reducers.traces import FeatureTraces
 from replications.bilingual_score import series
-from replications.bilingual_score.ranking import (
-    candidates,
-    load_maxima,
-    rank,
-    strongest_rows,
-)
-from replications.bilingual_score.run import STUDY, Run, Score, Trace, folder
+from replications.bilingual_score.run import STUDY, Run, folder
 from replications.bilingual_score.source import Source, open_source
 
 
@@ -32,40 +26,30 @@ def main() -> None:
     compute = section("compute", Compute)
     compute.apply()
     spec = section(f"{STUDY}.runs.{name}", Run)
-    collected, out = (folder(section("profile", str), name, s) for s in ("collected", "traced"))
-    if spec.published:
-        with publish(out) as part:
-            series.write_traced(collected, part)
-        return
-    settings = section(f"{STUDY}.score", Score), section(f"{STUDY}.trace", Trace)
-    trace(spec, compute, collected, *settings, out)
+    collected, ranked, out = (
+        folder(section("profile", str), name, stage) for stage in ("collected", "ranked", "traced")
+    )
+    contexts = series.contexts(collected) if spec.published else trace(spec, compute, ranked)
+    with publish(out) as part:
+        part.mkdir(parents=True)
+        contexts.to_csv(part / "contexts.csv", index=False)
 
 
-def trace(
-    run: Run, compute: Compute, collected: Path, score: Score, settings: Trace, out: Path
-) -> None:
-    """Publish `ranking.csv`, `summary.json` and `contexts.csv` of one run at `out`."""
-    languages = tuple(read_json(collected / "facts.json")["languages"])
-    counted, masked = (load_maxima(collected, without) for without in (False, True))
-    ranking = rank(counted, masked, languages, score)
-    rows = {
-        feature: strongest_rows(masked, feature, settings.contexts)
-        for feature in candidates(ranking.table, settings)
-    }
+def trace(run: Run, compute: Compute, ranked: Path) -> pd.DataFrame:
+    """A row per (feature, aligned text, language) of what stage rank chose: see `series.CONTEXTS`.
+
+    `place` counts a feature's texts, the strongest first; pieces and activations are JSON lists.
+    """
+    texts = read_json(ranked / "texts.json")
+    rows = {int(feature): places for feature, places in texts.items()}
     source = open_source(run, compute)
     traces = FeatureTraces(source.header, {0: sorted(rows)}, masked=True)
     wanted = sorted({row for places in rows.values() for row in places})
     source.feed([traces], Path("scratch") / STUDY, wanted)
-    contexts = _contexts(source, traces, rows)
-    with publish(out) as part:
-        part.mkdir(parents=True)
-        ranking.table.to_csv(part / "ranking.csv", index=False, float_format="%.17g")
-        contexts.to_csv(part / "contexts.csv", index=False)
-        write_json(part / "summary.json", ranking.summary)
+    return _contexts(source, traces, rows)
 
 
 def _contexts(source: Source, traces: FeatureTraces, rows: dict[int, list[int]]) -> pd.DataFrame:
-    """A row per (feature, aligned text, language): its pieces and their values, as JSON lists."""
     columns = pd.DataFrame(traces.columns()).drop(columns="hook")
     texts = dict(list(columns.groupby(["feature", "example", "language"], sort=False)))
     found = []

@@ -10,10 +10,15 @@ import pandas as pd
 from langsae.metrics.activation_frequency import alive_counts
 from langsae.metrics.bilingual import bilingual_score
 from langsae.reducers.example_maxima import ExampleMaxima
-from replications.bilingual_score.run import Score, Trace
+from replications.bilingual_score.run import (
+    CORRECTED,
+    DESCRIBED,
+    MASKED,
+    PUBLISHED,
+    Score,
+    Trace,
+)
 
-PUBLISHED, MASKED = "as published", "padding masked"
-DESCRIBED, CORRECTED = "as described", "corrected"
 # reading → (formula, whether padding is left out)
 FORMULAS = {
     PUBLISHED: ("as_published", False),
