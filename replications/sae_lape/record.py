@@ -148,6 +148,8 @@ def perplexities(enter: Entry, frames: Frames) -> None:
     for row in frames["perplexity_normal"].itertuples():
         enter("perplexity", f"perplexity/normal/{row.language}", row.mean)
     for row in frames["perplexity"].itertuples():
+        if row.setting.startswith("sae_shared_"):
+            continue  # of an unknown number of languages as published: there is no claim
         enter("perplexity", f"perplexity/{row.setting}/{row.intervened}/{row.impacted}", row.change)
 
 
