@@ -22,20 +22,20 @@ def main() -> None:
             part.mkdir(parents=True)
             table = series.ranking(collected)
             table.to_csv(part / "ranking.csv", index=False, float_format="%.17g")
-            write_json(part / "texts.json", {})
+            write_json(part / "texts.json", [])
         return
     rank(collected, section(f"{STUDY}.score", Score), section(f"{STUDY}.trace", Trace), out)
 
 
 def rank(collected: Path, score: Score, settings: Trace, out: Path) -> None:
-    """Publish `ranking.csv`, `summary.json` and `texts.json` (feature → its rows) at `out`."""
+    """Publish at `out` ranking.csv, summary.json and texts.json: chosen features and their rows."""
     languages = tuple(read_json(collected / "facts.json")["languages"])
     counted, masked = (readings.load_maxima(collected, without) for without in (False, True))
     ranking = readings.rank(counted, masked, languages, score)
-    texts = {
-        str(feature): readings.strongest_rows(masked, feature, settings.contexts)
+    texts = [
+        {"feature": feature, "rows": readings.strongest_rows(masked, feature, settings.contexts)}
         for feature in readings.candidates(ranking.table, settings)
-    }
+    ]
     with publish(out) as part:
         part.mkdir(parents=True)
         ranking.table.to_csv(part / "ranking.csv", index=False, float_format="%.17g")

@@ -40,8 +40,7 @@ def trace(run: Run, compute: Compute, ranked: Path) -> pd.DataFrame:
 
     `place` counts a feature's texts, the strongest first; pieces and activations are JSON lists.
     """
-    texts = read_json(ranked / "texts.json")
-    rows = {int(feature): places for feature, places in texts.items()}
+    rows = {entry["feature"]: entry["rows"] for entry in read_json(ranked / "texts.json")}
     source = open_source(run, compute)
     traces = FeatureTraces(source.header, {0: sorted(rows)}, masked=True)
     wanted = sorted({row for places in rows.values() for row in places})
