@@ -47,10 +47,18 @@ class SequenceActivations(Sequence):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         index = range(len(self))[index]
         stop = min((index + 1) * self.rows, len(self.sequences))
-        starts = range(index * self.rows, stop, self.per_pass)
+        return self._of(index * self.rows, stop, f"activations {index + 1}/{len(self)}")
+
+    def sample(self, tokens: int) -> dict[str, Tensor]:
+        """The activations of the first sequences that hold about so many tokens."""
+        rows = max(1, tokens // self.sequences.length)
+        return self._of(0, min(rows, len(self.sequences)), "probe")
+
+    def _of(self, start: int, stop: int, what: str) -> dict[str, Tensor]:
+        """Of sequences start..stop - 1."""
         parts: dict[str, list[Tensor]] = {name: [] for name in self.hooks}
-        for start in tqdm(starts, desc=f"activations {index + 1}/{len(self)}", leave=False):
-            ids = self.sequences.rows(start, min(start + self.per_pass, stop))
+        for first in tqdm(range(start, stop, self.per_pass), desc=what, leave=False):
+            ids = self.sequences.rows(first, min(first + self.per_pass, stop))
             counted = ~torch.isin(ids, self.excluded)
             counted[:, : self.skip] = False
             taken = self.model.activations(ids, self.hooks.values())

@@ -215,7 +215,7 @@ def _publish(
     origin: dict[str, Any],
 ) -> None:
     """Put the trained SAEs into --out, with a look at how much each explains."""
-    sample = chunks[0]
+    sample = chunks.sample(PROBE_TOKENS)
     with publish(arguments.out) as out:
         out.mkdir(parents=True)
         probes = {}
@@ -225,7 +225,7 @@ def _publish(
                 if (folder / file).is_file():
                     shutil.copy(folder / file, out / name)
             sae = load_sae(out / name, chunks.hooks[name])
-            probes[name] = probe(sae, sample[name][:PROBE_TOKENS])
+            probes[name] = probe(sae, sample[name])
             print(f"{name}: FVU {probes[name]['fvu']:.4f} on {probes[name]['tokens']} tokens of "
                   f"the training text, L0 {probes[name]['l0']:.1f}")  # fmt: skip
         data = {"origin": origin, "length": chunks.sequences.length}
