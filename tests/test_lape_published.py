@@ -230,8 +230,8 @@ def _scores(source: Path, out: Path) -> None:
 def rows(run, tmp_path_factory) -> list[dict]:
     """The verdicts of profile `reference`."""
     root = tmp_path_factory.mktemp("evidence")
-    chosen = Run(model="none", saes="none", corpus="wili", test="wili", impact="wili", similarity="wili",
-                 published=str(root))  # fmt: skip
+    names = dict.fromkeys(("corpus", "test", "impact", "similarity"), "wili")
+    chosen = Run(model="none", saes="none", published=str(root), **names)
     recorder = Recorder("sae_lape", "reference", 0, {})
     frames = measure.gather(run)
     measure.enter_run(recorder, "llama", chosen, run, frames, None)
