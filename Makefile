@@ -34,7 +34,7 @@ demo: setup
 	langsae verify $(if $(STUDY),--study $(STUDY),)
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 slow: setup
 	$(BIN)/python -m pytest -m slow
