@@ -60,8 +60,10 @@ def top_preactivations(
                 worthwhile = len(rows) < len(sure) / 2
             unsure.append(rows)
         todo = torch.cat(unsure)
+    space = x.new_empty(min(len(todo), ROWS), len(W_enc))  # fresh memory costs a fault a page
     for rows in todo.split(ROWS) if len(todo) else ():
-        values[rows], indices[rows] = top_columns(torch.addmm(b_enc, x[rows], W_enc.T), k)
+        pre = torch.addmm(b_enc, x[rows], W_enc.T, out=space[: len(rows)])
+        values[rows], indices[rows] = top_columns(pre, k)
     return values, indices
 
 

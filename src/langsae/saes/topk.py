@@ -144,9 +144,12 @@ class TopKSAE:
         }
 
     def describe(self) -> dict[str, Any]:
-        """The configuration and the SHA-256 of the weights (that of `sae.safetensors`)."""
-        sha = hashlib.sha256(safetensors.torch.save(_portable(self.tensors()))).hexdigest()
-        return {"architecture": "topk", **self.config(), "sha256": sha}
+        """The configuration and a SHA-256 of names, shapes and weights."""
+        sha = hashlib.sha256()
+        for name, tensor in sorted(_portable(self.tensors()).items()):
+            sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            sha.update(tensor.numpy().data)  # no copy: an SAE of the paper has 2 GB
+        return {"architecture": "topk", **self.config(), "sha256": sha.hexdigest()}
 
     def to(self, device: str | torch.device) -> "TopKSAE":
         """A copy on `device`."""
