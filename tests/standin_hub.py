@@ -24,6 +24,8 @@ TOKEN = "standin-token"  # opens every gated repository
 LFS_SUFFIXES = {".bin", ".npz", ".parquet", ".safetensors"}  # the hub stores these by sha256
 DEAD_PROXY = "http://127.0.0.1:9"  # the discard port: nothing listens, so no other host is reached
 
+REFUSALS = {"unavailable": 503, "busy": 429}
+
 API = re.compile(
     r"/api/(?P<type>model|dataset)s/(?P<id>[^/]+(?:/[^/]+)?)"
     r"(?:/(?P<what>revision|tree|paths-info)/(?P<rev>[^/]+)(?:/(?P<path>.+))?)?"
@@ -46,9 +48,9 @@ class Request(NamedTuple):
 
 @dataclass
 class Fault:
-    kind: (
-        str  # "unavailable" (503), "reset" or "truncate" (half the body), "corrupt" (a wrong byte)
-    )
+    # "unavailable" (503), "busy" (429, Retry-After: 7), "reset" or "truncate" (half the body),
+    # "corrupt" (a wrong byte)
+    kind: str
     times: int
     method: str
 
@@ -222,8 +224,8 @@ class _Handler(BaseHTTPRequestHandler):
         form = parse_qs(self.rfile.read(length).decode()) if length else {}
         self.fault = self.hub.take_fault(unquote(url.path), self.command)
         try:
-            if self.fault == "unavailable":
-                raise HubError(503)
+            if self.fault in REFUSALS:
+                raise HubError(REFUSALS[self.fault])
             if match is None:
                 raise HubError(404)
             asked = {k: unquote(v) for k, v in match.groupdict().items() if v}
@@ -232,7 +234,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(
                 error.status,
                 json.dumps({"error": error.code}).encode(),
-                {"X-Error-Code": error.code, "X-Repo-Commit": error.commit},
+                {
+                    "X-Error-Code": error.code,
+                    "X-Repo-Commit": error.commit,
+                    "Retry-After": "7" if error.status == 429 else "",
+                },
             )
 
     do_HEAD = do_POST = do_GET
