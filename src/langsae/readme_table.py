@@ -11,51 +11,69 @@ from typing import Any
 
 from langsae.claims import FINDING
 from langsae.errors import InputError
-from langsae.verdict_table import COUNTED, Row, groups, plain
+from langsae.verdict_table import COUNTED, Group, Row, groups, plain
+from langsae.verdicts import OTHER_MODEL
 
 BEGIN, END = "<!-- verdicts -->", "<!-- /verdicts -->"
+SHORT = 40  # characters of an example
 
 
 def readme_table(rows: Sequence[Row]) -> str:
-    """The README's tables: counts by group, then every finding with its answer on each model."""
-    head = ["study", "published values", "reading", *COUNTED, "basis", "e.g. published → measured"]
-    lines = [head, ["---"] * len(head), *_lines(rows)]
-    return "\n\n".join(filter(None, (_markdown(lines), _findings_table(rows))))
+    """A folded part a study: counts by group, then every finding with its answer on each model."""
+    studies = dict.fromkeys(row["study"] for row in rows)
+    return "\n\n".join(
+        _study(study, [row for row in rows if row["study"] == study]) for study in studies
+    )
 
 
-def _lines(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """A line a group; of several readings that were run only the one that fits best."""
+def _study(study: str, rows: Sequence[Row]) -> str:
+    shown = _shown(rows)
+    own = [group for group in shown if group.variant != OTHER_MODEL]
+    counts = [f"{sum(g.count(verdict) for g in own):,} {verdict}" for verdict in COUNTED]
+    summary = f"<b>{study}</b>: {', '.join(counts)}"
+    parts = (_counts_table(shown), _findings_table(rows))
+    body = "\n\n".join(filter(None, parts))
+    return f"<details><summary>{summary}</summary>\n\n{body}\n\n</details>"
+
+
+def _shown(rows: Sequence[Row]) -> list[Group]:
+    """Of several readings that were run only the one that fits best."""
     found = groups(rows)
-    decided = {(group.study, group.family) for group in found if group.fits_best}
-    for group in found:
-        if (group.study, group.family) in decided and not group.fits_best:
-            continue
+    decided = {group.family for group in found if group.fits_best}
+    return [group for group in found if group.fits_best or group.family not in decided]
+
+
+def _counts_table(shown: Sequence[Group]) -> str:
+    head = ["published values", "reading", *COUNTED, "basis", "e.g. published → measured"]
+    return _markdown([head, ["---"] * len(head), *_lines(shown)])
+
+
+def _lines(shown: Sequence[Group]) -> Iterator[list[str]]:
+    for group in shown:
         best = f" (fits best of {group.readings} readings)" if group.fits_best else ""
-        counts = [str(group.count(verdict) or "") for verdict in COUNTED]
+        counts = [f"{n:,}" if (n := group.count(verdict)) else "" for verdict in COUNTED]
         example = next((row for row in group.rows if row["measured"] is not None), None)
         shown = _example(example) if example and not group.family.startswith(FINDING) else ""
-        name = [group.study, group.family, group.variant + best]
-        yield [*name, *counts, group.basis or "", shown]
+        yield [group.family, group.variant + best, *counts, group.basis or "", shown]
 
 
 def _example(row: Row) -> str:
-    published, measured = (_rounded(row[key], row) for key in ("published", "measured"))
+    published, measured = (_rounded(row[key], row)[:SHORT] for key in ("published", "measured"))
     return f"{row['id'].split('/', 2)[-1]}: {published} → {measured}"
 
 
 def _findings_table(rows: Sequence[Row]) -> str:
     findings = [row for row in rows if row["id"].startswith(f"{FINDING}/")]
-    models = list(dict.fromkeys((row["study"], row["id"].split("/")[2]) for row in findings))
-    answers: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+    models = list(dict.fromkeys(row["id"].split("/")[2] for row in findings))
+    answers: dict[str, dict[str, str]] = {}
     for row in findings:
-        line = answers.setdefault((row["study"], row["published"]), {})
         basis = {"published artefact": " (their data)", "rerun": "", None: ""}[row["basis"]]
-        line[row["study"], row["id"].split("/")[2]] = plain(row["measured"]) + basis
+        line = answers.setdefault(row["published"], {})
+        line[row["id"].split("/")[2]] = plain(row["measured"]) + basis
     if not findings:
         return ""
-    head = ["study", "finding", *(model for _, model in models)]
-    lines = [[*key, *(line.get(model, "") for model in models)] for key, line in answers.items()]
-    return _markdown([head, ["---"] * len(head), *lines])
+    lines = [[key, *(line.get(model, "") for model in models)] for key, line in answers.items()]
+    return _markdown([["finding", *models], ["---"] * (1 + len(models)), *lines])
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:

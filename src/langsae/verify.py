@@ -51,12 +51,17 @@ def verify(
     if changes and not acknowledge:
         print(_unacknowledged(changes), file=sys.stderr)
         return 1
-    rows += [row for row in committed if row["study"] not in chosen]
-    rows.sort(key=lambda row: row["study"])
-    write_json(path, rows, by_line=True)
+    others = [row for row in committed if row["study"] not in chosen]
+    kept = sorted([*map(stored, rows), *others], key=lambda row: row["study"])
+    write_json(path, kept, by_line=True)
     if acknowledge:
-        update_readme(Path(root) / "README.md", rows)
+        update_readme(Path(root) / "README.md", all_rows(studies_of(root), root))
     return 0
+
+
+def stored(row: Row) -> Row:
+    """What verification.json keeps of a row: not what published.yaml says anyhow."""
+    return {key: value for key, value in row.items() if key not in ("source", "unit", "tolerance")}
 
 
 def _unacknowledged(changes: Sequence[str]) -> str:
