@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from langsae import command, own_run, profiles, train_options
+from langsae import command, own_run, profiles, repro, train_options
 from langsae.errors import InputError
 from langsae.verify import studies_of, verify
 
@@ -21,7 +21,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_profile(commands)
+    _add_repro(commands)
     _add_verify(commands)
+    _add_doctor(commands)
     _add_run(commands)
     _add_train(commands)
     _add_tokenise(commands)
@@ -32,6 +34,17 @@ def _add_profile(commands) -> None:
     sub = commands.add_parser("profile", help="compose conf/ into params.yaml for `dvc repro`")
     sub.add_argument("name", help=f"one of {', '.join(profiles.PROFILES)}")
     sub.set_defaults(action=lambda arguments: profiles.write(arguments.name))
+
+
+def _add_repro(commands) -> None:
+    sub = commands.add_parser(
+        "repro",
+        help="`dvc repro`, one at a time; takes its arguments",
+        prefix_chars="\0",  # options, --help too, are DVC's
+        add_help=False,
+    )
+    sub.add_argument("arguments", nargs=argparse.REMAINDER)
+    sub.set_defaults(action=lambda arguments: repro.run(arguments.arguments))
 
 
 def _add_verify(commands) -> None:
@@ -51,6 +64,18 @@ def _verify(arguments: argparse.Namespace) -> int:
         known = ", ".join(studies_of(".")) or "none; run this in the project's folder"
         raise InputError(f"no study '{unknown.pop()}' with a published.yaml here: {known}")
     return verify(arguments.study, ".", arguments.acknowledge, arguments.all)
+
+
+def _add_doctor(commands) -> None:
+    sub = commands.add_parser("doctor", help="whether this machine has what a profile needs")
+    sub.add_argument("--profile", help="default: the one in params.yaml")
+    sub.set_defaults(action=_doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from langsae import doctor  # torch and Matplotlib, which other commands start without
+
+    return doctor.run(arguments.profile)
 
 
 def _add_run(commands) -> None:
