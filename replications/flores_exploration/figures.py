@@ -5,7 +5,6 @@ results/flores_exploration/plots/PROFILE/*.csv and writes paper_figures/flores_e
 Each function draws one table for all its models.
 """
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from langsae.command import run
 from langsae.figures import (
     LOOKS,
     TWO_COLUMNS,
+    command,
     house_style,
     label_axis,
     label_lines,
@@ -260,15 +260,7 @@ def draw(plots: Path, out: Path) -> list[Path]:
 
 
 def main() -> None:
-    """Command line: the profile, and where tables and figures lie."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("profile")
-    parser.add_argument("--plots", type=Path, help="default: results/…/plots/PROFILE")
-    parser.add_argument("--out", type=Path, help="default: paper_figures/…/PROFILE")
-    options = parser.parse_args()
-    plots = options.plots or Path("results") / STUDY / "plots" / options.profile
-    for path in draw(plots, options.out or Path("paper_figures") / STUDY / options.profile):
-        print(path)
+    command(__doc__, STUDY, draw)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Which language-specific features fire on which token of given sentences."""
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,12 +17,11 @@ from langsae.models.hooks import HookPoint
 from langsae.models.language_model import LanguageModel, load
 from langsae.models.pieces import pieces
 from langsae.models.tokens import TokenisedCorpus, tokenise
-from langsae.params import Spec, section
-from langsae.paths import expand
+from langsae.params import Spec
 from langsae.saes.bank import load_bank
 from langsae.saes.codes import SparseCoder
-from replications.sae_lape import artefacts, identified
-from replications.sae_lape.run import STUDY, Run, folder
+from replications.sae_lape import artefacts, identified, stage
+from replications.sae_lape.run import Run
 
 ACTIVE = ("language", "sentence", "position", "piece", "hook", "layer", "feature",
           "feature_language", "value")  # fmt: skip
@@ -41,18 +39,7 @@ class Active(Spec):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", help=f"a key of `{STUDY}.runs` in params.yaml")
-    name = parser.parse_args().run
-    profile, compute = section("profile", str), section("compute", Compute)
-    compute.apply()
-    chosen = section(f"{STUDY}.runs.{name}", Run)
-    settings = section(f"{STUDY}.active", Active)
-    out = folder(profile, name, "active")
-    if chosen.published is not None:
-        artefacts.active(expand(chosen.published), out)
-        return
-    active(chosen, settings, compute, folder(profile, name, "identified"), out)
+    stage.main(__doc__, ("active", Active), "active", active, artefacts.active)
 
 
 def active(run: Run, settings: Active, compute: Compute, found: Path, out: Path) -> None:

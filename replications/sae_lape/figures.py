@@ -5,14 +5,13 @@ writes paper_figures/sae_lape/PROFILE. The drawing is in figures_*.py; what a ta
 would show is not drawn.
 """
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from langsae.command import run
-from langsae.figures import house_style, save
+from langsae.figures import command, house_style, save
 from langsae.files import publish
 from replications.sae_lape import (
     figures_classify,
@@ -64,15 +63,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def main() -> None:
-    """Command line: the profile, and where tables and figures lie."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("profile")
-    parser.add_argument("--plots", type=Path, help="default: results/…/plots/PROFILE")
-    parser.add_argument("--out", type=Path, help="default: paper_figures/…/PROFILE")
-    options = parser.parse_args()
-    plots = options.plots or Path("results") / STUDY / "plots" / options.profile
-    for path in draw(plots, options.out or Path("paper_figures") / STUDY / options.profile):
-        print(path)
+    command(__doc__, STUDY, draw)
 
 
 if __name__ == "__main__":

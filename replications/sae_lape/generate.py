@@ -5,7 +5,6 @@ share of letters of that language's script beside it; perplexity under the unste
 distinct-n stand for coherence.
 """
 
-import argparse
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,12 +30,11 @@ from langsae.languages import find
 from langsae.metrics.generation import distinct, script_share
 from langsae.models.language_model import LanguageModel, load
 from langsae.models.tokens import TokenIds, TokenisedCorpus, TokenPolicy
-from langsae.params import Spec, section
-from langsae.paths import expand
+from langsae.params import Spec
 from langsae.perplexity import Scorer
 from langsae.saes.bank import load_bank
-from replications.sae_lape import artefacts, identified
-from replications.sae_lape.run import STUDY, Run, folder
+from replications.sae_lape import artefacts, identified, stage
+from replications.sae_lape.run import STUDY, Run
 from replications.sae_lape.steering import FeatureSetting, feature_interventions
 
 BASELINE = "baseline"
@@ -88,18 +86,7 @@ class Variant:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", help=f"a key of `{STUDY}.runs` in params.yaml")
-    name = parser.parse_args().run
-    profile, compute = section("profile", str), section("compute", Compute)
-    compute.apply()
-    chosen = section(f"{STUDY}.runs.{name}", Run)
-    settings = section(f"{STUDY}.generate", Generate)
-    out = folder(profile, name, "generated")
-    if chosen.published is not None:
-        artefacts.generate(expand(chosen.published), out)
-        return
-    generate(chosen, settings, compute, folder(profile, name, "identified"), out)
+    stage.main(__doc__, ("generate", Generate), "generated", generate, artefacts.generate)
 
 
 def generate(

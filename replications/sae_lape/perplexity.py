@@ -5,7 +5,6 @@ Each text is scored plainly, then under every intervention: settings x intervene
 are there, so a killed run goes on where it was.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +21,12 @@ from langsae.interventions import Intervention
 from langsae.languages import by_name
 from langsae.models.language_model import LanguageModel, load
 from langsae.models.tokens import tokenise
-from langsae.params import Spec, section
-from langsae.paths import expand
+from langsae.params import Spec
 from langsae.perplexity import Scorer
 from langsae.saes.bank import load_bank
 from langsae.saes.neurons import neuron_bank
-from replications.sae_lape import artefacts, identified
-from replications.sae_lape.run import STUDY, Run, folder
+from replications.sae_lape import artefacts, identified, stage
+from replications.sae_lape.run import STUDY, Run
 from replications.sae_lape.steering import (
     FeatureSetting,
     NeuronSetting,
@@ -61,18 +59,7 @@ class Perplexity(Spec):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", help=f"a key of `{STUDY}.runs` in params.yaml")
-    name = parser.parse_args().run
-    profile, compute = section("profile", str), section("compute", Compute)
-    compute.apply()
-    chosen = section(f"{STUDY}.runs.{name}", Run)
-    settings = section(f"{STUDY}.perplexity", Perplexity)
-    out = folder(profile, name, "perplexity")
-    if chosen.published is not None:
-        artefacts.perplexity(expand(chosen.published), out)
-        return
-    perplexity(chosen, settings, compute, folder(profile, name, "identified"), out)
+    stage.main(__doc__, ("perplexity", Perplexity), "perplexity", perplexity, artefacts.perplexity)
 
 
 def perplexity(

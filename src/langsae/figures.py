@@ -6,13 +6,14 @@ figures have the same bytes on every machine. Text in other scripts takes the fi
 that has the glyph.
 """
 
+import argparse
 import contextlib
 import functools
 import importlib.util
 import statistics
 import string
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,3 +222,15 @@ def save(figure: Figure, folder: str | Path, stem: str) -> list[Path]:
             with publish(path) as temporary:
                 figure.savefig(temporary, format=kind, metadata=metadata)
     return paths
+
+
+def command(description: str, study: str, draw: Callable[[Path, Path], Iterable[Path]]) -> None:
+    """The command line of a study's figures: a profile, and where tables and figures lie."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("profile")
+    parser.add_argument("--plots", type=Path, help="default: results/…/plots/PROFILE")
+    parser.add_argument("--out", type=Path, help="default: paper_figures/…/PROFILE")
+    options = parser.parse_args()
+    plots = options.plots or Path("results") / study / "plots" / options.profile
+    for path in draw(plots, options.out or Path("paper_figures") / study / options.profile):
+        print(path)
