@@ -30,7 +30,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 # All studies, or one: make demo STUDY=flores_exploration
 demo: setup
 	langsae profile demo
-	dvc repro $(if $(STUDY),figures_$(STUDY),)
+	langsae repro $(if $(STUDY),figures_$(STUDY),)
 	langsae verify $(if $(STUDY),--study $(STUDY),)
 
 test: setup
