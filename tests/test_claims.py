@@ -206,6 +206,17 @@ def test_findings_on_the_published_and_on_another_model(root):
     assert "-0.4" in rows[1]["reason"]
 
 
+def test_what_the_demo_says_of_another_model_fails_nothing(root, capsys):
+    for holds in (True, False):
+        recorder = Recorder("toy", "demo", 0, HASH)
+        recorder.find("grows", "demo-model", holds, "numbers")
+        recorder.write(root)
+        assert verify(root=root, acknowledge=holds) == 0
+    assert "Answered otherwise" in capsys.readouterr().out
+    rows = json.loads((root / VERIFICATION).read_text())
+    assert [row["measured"] for row in rows if row["profile"] == "demo"] == [False]
+
+
 def test_a_finding_of_the_authors_data_gives_way_to_a_rerun(root):
     for profile, basis, holds in (
         ("reference", "published artefact", True),
