@@ -28,6 +28,17 @@ def distinct(column: pd.Series) -> list:
     return list(dict.fromkeys(column))
 
 
+def run_panels(
+    frame: pd.DataFrame, height: float, **options
+) -> tuple[Figure, list[tuple[Axes, str, pd.DataFrame]]]:
+    """A figure of `height` inches, and a panel a run: its axes, the run and a copy of its rows."""
+    runs = distinct(frame["run"])
+    width = 4.6 if len(runs) == 1 else TWO_COLUMNS
+    figure, grid = new_figure(width, height, columns=len(runs), squeeze=False, **options)
+    rows = [frame[frame["run"] == run].copy() for run in runs]
+    return figure, list(zip(grid[0], runs, rows, strict=True))
+
+
 def heat(
     axes: Axes, table: pd.DataFrame, digits: int = 0, fontsize: float = 5, **options
 ) -> AxesImage:
@@ -101,14 +112,9 @@ def selections(frame: pd.DataFrame) -> Figure:
 
 def entropy(frame: pd.DataFrame) -> Figure:
     """Entropy of every language-specific feature, a line of dots a language, with the median."""
-    runs = distinct(frame["run"])
     languages = frame["language"].nunique()
-    figure, grid = new_figure(
-        4.6 if len(runs) == 1 else TWO_COLUMNS, 0.19 * languages + 0.9, columns=len(runs),
-        squeeze=False, sharex=True,
-    )  # fmt: skip
-    for axes, run in zip(grid[0], runs, strict=True):
-        rows = frame[frame["run"] == run]
+    figure, panels = run_panels(frame, 0.19 * languages + 0.9, sharex=True)
+    for axes, run, rows in panels:
         order = distinct(rows["language"])
         for place, code in enumerate(order):
             values = rows.loc[rows["language"] == code, "entropy"].to_numpy()
@@ -126,13 +132,9 @@ def entropy(frame: pd.DataFrame) -> Figure:
 
 def entropy_distribution(frame: pd.DataFrame) -> Figure:
     """How entropies are distributed: of all features that fire, and of those that are kept."""
-    runs = distinct(frame["run"])
-    figure, grid = new_figure(
-        4.6 if len(runs) == 1 else TWO_COLUMNS, 2.4, columns=len(runs), squeeze=False
-    )
+    figure, panels = run_panels(frame, 2.4)
     looks = {"alive": ("all that fire", "#C8C8C8"), "kept": ("kept: frequent ones", "#0072B2")}
-    for axes, run in zip(grid[0], runs, strict=True):
-        rows = frame[frame["run"] == run]
+    for axes, run, rows in panels:
         for kind, (label, colour) in looks.items():
             mine = rows[rows["kind"] == kind]
             if len(mine):
@@ -144,19 +146,16 @@ def entropy_distribution(frame: pd.DataFrame) -> Figure:
         axes.set_title(title(run))
         label_axis(axes.xaxis, "entropy of the activation rates", "nats")
         label_axis(axes.yaxis, "features")
-    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=2)
     return figure
 
 
 def shared_layers(frame: pd.DataFrame) -> Figure:
     """Features shared by two or more languages: by number of languages and layer."""
-    runs = distinct(frame["run"])
-    figure, grid = new_figure(
-        4.6 if len(runs) == 1 else TWO_COLUMNS, 0.16 * frame["languages"].nunique() + 1.0,
-        columns=len(runs), squeeze=False,
-    )  # fmt: skip
-    for axes, run in zip(grid[0], runs, strict=True):
-        table = _by_layer(frame[frame["run"] == run], "languages")
+    figure, panels = run_panels(frame, 0.16 * frame["languages"].nunique() + 1.0)
+    for axes, run, rows in panels:
+        table = _by_layer(rows, "languages")
         heat(axes, table, vmin=0)
         axes.set_yticks(range(len(table)), _with_sum(list(table.index), table))
         axes.set_title(title(run))
@@ -167,13 +166,8 @@ def shared_layers(frame: pd.DataFrame) -> Figure:
 
 def shared_languages(frame: pd.DataFrame) -> Figure:
     """Features shared by two or more languages: by number of languages and language."""
-    runs = distinct(frame["run"])
-    figure, grid = new_figure(
-        4.6 if len(runs) == 1 else TWO_COLUMNS, 0.17 * frame["language"].nunique() + 1.0,
-        columns=len(runs), squeeze=False,
-    )  # fmt: skip
-    for axes, run in zip(grid[0], runs, strict=True):
-        rows = frame[frame["run"] == run]
+    figure, panels = run_panels(frame, 0.17 * frame["language"].nunique() + 1.0)
+    for axes, run, rows in panels:
         table = rows.pivot(index="language", columns="languages", values="count")
         table = table.loc[distinct(rows["language"])]
         heat(axes, table, vmin=0)
@@ -204,13 +198,9 @@ def overlap(frame: pd.DataFrame) -> Figure:
 
 def umap(frame: pd.DataFrame) -> Figure:
     """Decoder rows of the language-specific features in the plane, a colour and mark a language."""
-    runs = distinct(frame["run"])
-    figure, grid = new_figure(
-        4.6 if len(runs) == 1 else TWO_COLUMNS, 3.6, columns=len(runs), squeeze=False
-    )
+    figure, panels = run_panels(frame, 3.6)
     shown: dict = {}
-    for axes, run in zip(grid[0], runs, strict=True):
-        rows = frame[frame["run"] == run]
+    for axes, run, rows in panels:
         for code in sorted(distinct(rows["language"]), key=name):
             mine, look = rows[rows["language"] == code], LOOKS[code]
             face = "none" if look.hatch else look.colour

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from langsae.figures import LOOKS, TWO_COLUMNS, label_axis, name, new_figure
-from replications.sae_lape.figures_features import distinct, title
+from replications.sae_lape.figures_features import distinct, run_panels, title
 
 ACROSS = 5  # panels a row
 METHODS = {"detection": ("#0072B2", "o"), "fuzz": ("#D55E00", "s")}
@@ -63,13 +63,8 @@ def _matrix(rows: pd.DataFrame) -> np.ndarray:
 
 def scores(frame: pd.DataFrame) -> Figure:
     """Mean balanced accuracy of the explanations by language and method."""
-    runs = distinct(frame["run"])
-    figure, grid = new_figure(
-        4.6 if len(runs) == 1 else TWO_COLUMNS, 0.19 * frame["language"].nunique() + 1.0,
-        columns=len(runs), squeeze=False,
-    )  # fmt: skip
-    for axes, run in zip(grid[0], runs, strict=True):
-        rows = frame[frame["run"] == run]
+    figure, panels = run_panels(frame, 0.19 * frame["language"].nunique() + 1.0)
+    for axes, run, rows in panels:
         mean = rows.groupby("language")["accuracy"].mean().sort_values()
         for method, (colour, mark) in METHODS.items():
             mine = rows[rows["method"] == method].set_index("language")["accuracy"]
@@ -81,7 +76,8 @@ def scores(frame: pd.DataFrame) -> Figure:
         axes.tick_params(axis="y", length=0)
         axes.set(title=title(run), xlim=(min(0.45, mean.min() - 0.05), 1))
         label_axis(axes.xaxis, "mean balanced accuracy (dashed: chance)")
-    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=2)
     return figure
 
 

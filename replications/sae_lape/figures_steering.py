@@ -16,7 +16,7 @@ from matplotlib.ticker import LogFormatter
 from langsae.figures import LOOKS, TWO_COLUMNS, label_axis, name, new_figure
 from langsae.languages import by_name
 from replications.sae_lape import figures_perplexity
-from replications.sae_lape.figures_features import distinct, heat, title
+from replications.sae_lape.figures_features import distinct, heat, run_panels, title
 from replications.sae_lape.figures_perplexity import draw_lines
 from replications.sae_lape.pages_steering import active_features
 
@@ -76,13 +76,9 @@ def steering_detected(frame: pd.DataFrame) -> Figure | None:
         return None
     far = frame.groupby(["run", "language"])["alpha"].transform(lambda a: a[a.abs().idxmax()])
     frame = frame[frame["alpha"] == far]
-    runs = distinct(frame["run"])
     codes = by_name(set(frame["language"]))
-    figure, grid = new_figure(
-        4.6 if len(runs) == 1 else TWO_COLUMNS, 0.2 * len(codes) + 1.1, 1, len(runs), squeeze=False
-    )
-    for axes, run in zip(grid[0], runs, strict=True):
-        mine = frame[frame["run"] == run].copy()
+    figure, panels = run_panels(frame, 0.2 * len(codes) + 1.1)
+    for axes, run, mine in panels:
         mine["detected"] = mine["detected"].where(mine["detected"].isin(codes), "other")
         sums = mine.groupby(["language", "detected"])["count"].sum().unstack(fill_value=0)
         shares = 100 * sums.div(sums.sum(axis=1), axis=0)
