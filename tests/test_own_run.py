@@ -122,6 +122,9 @@ def test_settings_replace_what_is_there_and_nothing_else():
     params = OmegaConf.create({"compute": {"threads": 2}, "study": {"readings": ["a", "b"]}})
     changed = own_run._with_settings(params, ["compute.threads=4", "study.readings=[c]"])
     assert changed == {"compute": {"threads": 4}, "study": {"readings": ["c"]}}
+    empty = OmegaConf.create({"study": {"threshold": None}})  # null is a value like others
+    changed = own_run._with_settings(empty, ["study.threshold=2.5"])
+    assert changed == {"study": {"threshold": 2.5}}
     for wrong in ("compute.thread=4", "compute.threads"):
         with pytest.raises(InputError, match="KEY=VALUE"):
             own_run._with_settings(params, [wrong])

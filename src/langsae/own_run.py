@@ -24,6 +24,7 @@ from langsae.params import load_yaml
 
 # replications/ and conf/ lie beside src/ in a checkout.
 ROOT = Path(__file__).resolve().parents[2]
+_ABSENT = "\0absent"  # no YAML value: a key that is there may well be null
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -100,7 +101,7 @@ def _with_settings(params: Any, settings: list[str]) -> dict[str, Any]:
     """`params` with each KEY=VALUE of `settings`; InputError for a key that is not there."""
     for setting in settings:
         key, equals, value = setting.partition("=")
-        if not equals or OmegaConf.select(params, key) is None:
+        if not equals or OmegaConf.select(params, key, default=_ABSENT) is _ABSENT:
             raise InputError(f"--set {setting}: write KEY=VALUE with a key of params.yaml, such as "
                              "compute.threads=4")  # fmt: skip
         OmegaConf.update(params, key, OmegaConf.create(f"value: {value}")["value"], merge=False)
@@ -114,7 +115,8 @@ def model_of(arguments: argparse.Namespace) -> dict[str, Any]:
     if name == "tiny":
         return {"source": "tiny"}
     if name in ("smollm2-135m", "gemma-3-270m"):
-        return {"source": "embedded", "name": name}
+        # listed, so that --set models.own.accept_terms=true can be said by who accepts them
+        return {"source": "embedded", "name": name, "accept_terms": False}
     if Path(name).is_dir():
         return {"source": "folder", "path": str(Path(name).resolve()), "weights": weights}
     repo, revision = _repo(name)
