@@ -1,0 +1,122 @@
+"""One run of the study: a model with its training history, and where each stage leaves results."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from langsae.errors import InputError
+from langsae.files import read_json
+from langsae.models.hooks import HookPoint
+from langsae.models.tokens import TokenPolicy
+from langsae.params import Spec
+from langsae.saes.train import TrainSpec
+
+STUDY = "llmjp_tracing"
+
+
+class TrainedGrid(Spec):
+    """SAEs trained here: one for each checkpoint and layer.
+
+    rates: learning rates tried at the last checkpoint and the middle layer; the one of lowest
+    held-out loss trains the whole grid. None: `training.lr` is taken as it is.
+    """
+
+    source: Literal["train"]
+    training: TrainSpec
+    rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=2)] | None = None
+    chunk_tokens: PositiveInt = 32_768
+
+
+class HubGrid(Spec):
+    """Published SAEs: `{step}` and `{layer}` (0-based) in repo and path are filled in."""
+
+    source: Literal["hub"]
+    repo: str
+    revision: str = "main"
+    path: str = "."
+
+
+class NoGrid(Spec):
+    """No SAE: profile reference."""
+
+    source: Literal["none"]
+
+
+class Injecting(Spec):
+    """Adding features of the last checkpoint to an earlier one (Eq. 7).
+
+    layer: 1-based; mid: the earlier checkpoint's step. features: how many of a class are drawn;
+    draws: how often, with seeds 0, 1, …. undo_l2: by what a decoded vector is multiplied where the
+    SAE divides its input by its norm: the full model's norm at that position, the mid model's, or
+    nothing (the paper does not say). corpus: texts whose perplexity is measured; translate: aligned
+    texts that are translated both ways after `shots` examples; None: none.
+    """
+
+    layer: PositiveInt
+    mid: int
+    alphas: tuple[float, ...]
+    features: tuple[PositiveInt, ...]
+    draws: PositiveInt = 5
+    undo_l2: Literal["full norm", "mid norm", "none"] = "full norm"
+    corpus: str
+    translate: str | None = None
+    shots: PositiveInt = 4
+    new_tokens: PositiveInt = 64
+    metrics: tuple[Literal["chrf", "comet"], ...] = ("chrf",)
+
+
+class Run(Spec):
+    """What the stages of one run load.
+
+    history: a key of `histories`; layers: 1-based, "layer L" is the output of block L (None: all).
+    training, evaluation: corpora of two languages; English is `en`. policy: the study takes the
+    first 64 tokens and drops BOS. embeddings: the history whose last checkpoint's input embeddings
+    say which tokens are similar (the study: the 3.7B model's); None is this run's own.
+    published: the project page's data, to be read instead of running a model.
+    """
+
+    history: str
+    layers: tuple[PositiveInt, ...] | None = None
+    training: str
+    evaluation: str
+    policy: TokenPolicy = TokenPolicy(max_tokens=64)
+    saes: Annotated[TrainedGrid | HubGrid | NoGrid, Field(discriminator="source")]
+    embeddings: str | None = None
+    inject: Injecting | None = None
+    published: str | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Run":
+        if (self.saes.source == "none") != (self.published is not None):
+            raise ValueError("`saes: {source: none}` goes with `published`, and only with it")
+        return self
+
+
+def folder(profile: str, run: str, stage: str) -> Path:
+    """Where `stage` (rates, saes, collected, described, …) of a run publishes its results."""
+    return Path("artifacts") / STUDY / profile / run / stage
+
+
+def history_folder(name: str) -> Path:
+    """Where stage prepare_history published the history `name`."""
+    return Path("artifacts/histories") / name
+
+
+def steps(history: Path) -> list[int]:
+    """The checkpoints of a published history, rising."""
+    return [int(step) for step in read_json(history / "history.json")["steps"]]
+
+
+def checkpoint(history: Path, step: int) -> Path:
+    """The model folder (see langsae.models.source) of one checkpoint."""
+    return history / f"step_{step:07d}"
+
+
+def hooks(wanted: tuple[int, ...] | None, n_layers: int) -> list[HookPoint]:
+    """The hook points of 1-based layers; None is all of the model's."""
+    layers = wanted or tuple(range(1, n_layers + 1))
+    beyond = [layer for layer in layers if layer > n_layers]
+    if beyond:
+        raise InputError(f"layer {beyond[0]}: the model has layers 1..{n_layers}")
+    return [HookPoint.parse(f"resid_post.{layer - 1}") for layer in sorted(layers)]
