@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from langsae.errors import InputError
 from langsae.files import read_json
@@ -49,8 +49,9 @@ class Injecting(Spec):
     layer: 1-based; mid: the earlier checkpoint's step. features: how many of a class are drawn;
     draws: how often, with seeds 0, 1, …. undo_l2: by what a decoded vector is multiplied where the
     SAE divides its input by its norm: the full model's norm at that position, the mid model's, or
-    nothing (the paper does not say). corpus: texts whose perplexity is measured; translate: aligned
-    texts that are translated both ways after `shots` examples; None: none.
+    nothing (the paper does not say). The run's `impact` texts give perplexities; of its `parallel`
+    texts the first `shots` are the prompt's examples and the next `translations` are translated
+    both ways (0: no translation).
     """
 
     layer: PositiveInt
@@ -59,8 +60,7 @@ class Injecting(Spec):
     features: tuple[PositiveInt, ...]
     draws: PositiveInt = 5
     undo_l2: Literal["full norm", "mid norm", "none"] = "full norm"
-    corpus: str
-    translate: str | None = None
+    translations: NonNegativeInt = 0
     shots: PositiveInt = 4
     new_tokens: PositiveInt = 64
     metrics: tuple[Literal["chrf", "comet"], ...] = ("chrf",)
@@ -70,9 +70,10 @@ class Run(Spec):
     """What the stages of one run load.
 
     history: a key of `histories`; layers: 1-based, "layer L" is the output of block L (None: all).
-    training, evaluation: corpora of two languages; English is `en`. policy: the study takes the
-    first 64 tokens and drops BOS. embeddings: the history whose last checkpoint's input embeddings
-    say which tokens are similar (the study: the 3.7B model's); None is this run's own.
+    training, evaluation, impact, parallel: corpora of two languages; English is `en`; the last two
+    are what `inject` measures (perplexity, translation). policy: the study takes the first 64
+    tokens and drops BOS. embeddings: the history whose last checkpoint's input embeddings say
+    which tokens are similar (the study: the 3.7B model's).
     published: the project page's data, to be read instead of running a model.
     """
 
@@ -80,9 +81,11 @@ class Run(Spec):
     layers: tuple[PositiveInt, ...] | None = None
     training: str
     evaluation: str
+    impact: str
+    parallel: str
+    embeddings: str
     policy: TokenPolicy = TokenPolicy(max_tokens=64)
     saes: Annotated[TrainedGrid | HubGrid | NoGrid, Field(discriminator="source")]
-    embeddings: str | None = None
     inject: Injecting | None = None
     published: str | None = None
 
