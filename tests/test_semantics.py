@@ -16,12 +16,12 @@ from langsae.metrics.semantics import (
     CLASSES,
     TokenCounts,
     language_class,
-    language_of_token,
     monosemanticity,
     semantic_entropy,
     token_entropy,
 )
 from langsae.metrics.token_groups import token_groups
+from langsae.metrics.token_language import language_of_token
 
 
 def token_counts(rows: list[dict[int, int]]) -> TokenCounts:

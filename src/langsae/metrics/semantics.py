@@ -4,8 +4,6 @@ Inaba et al. (2025), section 4. Activating tokens come as `TokenCounts`: for eac
 distinct token ids above the activation bar and how often each occurred there.
 """
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,8 +11,6 @@ import numpy as np
 
 from langsae.errors import InputError
 
-# Version 1 of the study calls a token English if it consists of these only.
-_ENGLISH = re.compile(r"""[A-Za-z\s"'(),.\-]+""")
 CLASSES = ("English", "Japanese", "Mixed")
 
 
@@ -109,13 +105,3 @@ def language_class(english: np.ndarray, japanese: np.ndarray, threshold: float =
         share = english / total
         classes = np.select([share > threshold, japanese / total > threshold], [0, 1], 2)
     return np.where(total == 0, -1, classes)
-
-
-def language_of_token(tokens: Sequence[str]) -> Literal["en", "ja"]:
-    """Version 1's label of the last of `tokens` (an activating token and those before it).
-
-    A token of digits only passes the question to the token before it. English: only ASCII letters,
-    white space and the characters " ' ( ) , . - (not ;). All else, line breaks too, is Japanese.
-    """
-    text = next((t.strip() for t in reversed(tokens) if not t.strip().isdigit()), "")
-    return "en" if _ENGLISH.fullmatch(text) else "ja"
