@@ -46,23 +46,30 @@ class NoGrid(Spec):
 class Injecting(Spec):
     """Adding features of the last checkpoint to an earlier one (Eq. 7).
 
-    layer: 1-based; mid: the earlier checkpoint's step. features: how many of a class are drawn;
-    draws: how often, with seeds 0, 1, …. undo_l2: by what a decoded vector is multiplied where the
-    SAE divides its input by its norm: the full model's norm at that position, the mid model's, or
-    nothing (the paper does not say). The run's `impact` texts give perplexities; of its `parallel`
-    texts the first `shots` are the prompt's examples and the next `translations` are translated
-    both ways (0: no translation).
+    layer: 1-based; mid: the earlier checkpoint's step. features: how many of a class are drawn
+    (all, where it has fewer); draws: how often, with seeds 0, 1, …; labels: by which reading of a
+    token's language features are classed. undo_l2: by what a decoded vector is multiplied where
+    the SAE divides its input by its norm: the full model's norm at that position, the mid model's,
+    or nothing; bias: the decoder's bias is added as well; first: also at the first position, BOS,
+    which the SAEs never saw. The paper says none of these three.
+    The run's `impact` texts give perplexities; of its `parallel` texts the first `shots` are the
+    prompt's examples and the next `translations` are translated both ways (0: no translation),
+    `rows` settings at a time.
     """
 
     layer: PositiveInt
     mid: int
-    alphas: tuple[float, ...]
-    features: tuple[PositiveInt, ...]
+    alphas: Annotated[tuple[float, ...], Field(min_length=1)]
+    features: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
     draws: PositiveInt = 5
+    labels: Literal["document", "rule"] = "document"
     undo_l2: Literal["full norm", "mid norm", "none"] = "full norm"
+    bias: bool = False
+    first: bool = False
     translations: NonNegativeInt = 0
-    shots: PositiveInt = 4
+    shots: NonNegativeInt = 4
     new_tokens: PositiveInt = 64
+    rows: PositiveInt = 64
     metrics: tuple[Literal["chrf", "comet"], ...] = ("chrf",)
 
 
