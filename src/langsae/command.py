@@ -1,24 +1,49 @@
 """How a command ends: its result, or one line of error."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable
 
 from langsae.errors import InputError
 
+_GOES_ON = "then run the same command again: it goes on where it was"
+
 
 def run(function: Callable[[], object]) -> None:
-    """Call `function`; an InputError becomes one line on stderr and exit status 2.
+    """Call `function`; bad input, a full or read-only disk and too little memory are one line on
+    stderr and exit status 2.
 
     Set LANGSAE_DEBUG=1 to see the traceback.
     """
     try:
         function()
-    except InputError as error:
-        if os.environ.get("LANGSAE_DEBUG"):
-            raise
-        print(f"langsae: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("langsae: interrupted; run the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None
+    except Exception as error:
+        message = str(error) if isinstance(error, InputError) else fault_of_machine(error)
+        if message is None or os.environ.get("LANGSAE_DEBUG"):
+            raise
+        print(f"langsae: error: {message}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def fault_of_machine(error: BaseException) -> str | None:
+    """What the machine lacks, and how to mend it; None for an error of another kind.
+
+    Libraries wrap the system's errors (safetensors, Arrow) or have their own (torch's
+    allocators), so the text is looked at, too.
+    """
+    text = " ".join(str(error).split())
+    where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in text:
+        return f"no space left on the disk{where}; free some, {_GOES_ON}"
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM) or "Read-only file system" in text:
+        return f"not allowed to write{where}: {text}; make the folder writable, {_GOES_ON}"
+    if isinstance(error, MemoryError) or any(
+        sign in text for sign in ("can't allocate memory", "out of memory", "Cannot allocate")
+    ):
+        return f"out of memory; lower compute.batch_tokens (or a bank's chunk_tokens), {_GOES_ON}"
+    return None
