@@ -1,4 +1,4 @@
-"""Eq. 7 against dense NumPy-like arithmetic, and writing in tandem against plain forward passes."""
+"""Eq. 7 against dense arithmetic in float64, and writing in tandem against plain forward passes."""
 
 from dataclasses import replace
 
@@ -82,7 +82,7 @@ def dense(sae, h_full, h_mid, mask, alpha, undo, bias=False):
 
 
 def test_an_identity_coder_adds_the_full_models_activations_exactly(models, ids):
-    full, mid = models
+    _, mid = models
     h_full, h_mid = (model.activations(ids, [HOOK])[HOOK] for model in models)
     injector = Injector(identity(), HOOK)
     reading = injector.read(h_full, everywhere(ids))
@@ -110,7 +110,7 @@ def test_a_zero_mask_changes_nothing_to_the_bit(models, ids, undo):
     [*(("l2", undo) for undo in UNDO), ("none", "full norm"), ("standard", "none")],
 )
 def test_equation_seven_is_the_dense_one(models, ids, kind, undo, bias):
-    full, mid = models
+    _, mid = models
     sae, mask = coder(kind), torch.arange(N) % 3 == 0
     h_full, h_mid = (model.activations(ids, [HOOK])[HOOK] for model in models)
     injector = Injector(sae, HOOK, undo, bias)
@@ -188,13 +188,12 @@ NEVER = torch.zeros(257, dtype=torch.bool)
 
 def masks_of(rows):
     draw = torch.rand(rows, N, generator=torch.Generator().manual_seed(7))
-    masks = draw < torch.tensor([0.0, 0.3, 0.6, 1.0])[:rows, None]
-    return masks
+    return draw < torch.tensor([0.0, 0.3, 0.6, 1.0])[:rows, None]
 
 
 def naive(models, sae, prompt, mask, alpha, undo, steps):
     """Greedy decoding without any cache: both models read everything before each token."""
-    full, mid = models
+    _, mid = models
     ids = list(prompt)
     for _ in range(steps):
         fed = torch.tensor([ids])
