@@ -189,7 +189,7 @@ def test_the_same_bytes_in_other_batches(project, out, monkeypatch):
         counts = [c for c in again if "count" in c]
         pd.testing.assert_frame_equal(again[counts], pd.read_csv(out / "scores.csv")[counts])
         assert (project / name / "lists.json").read_bytes() == (out / "lists.json").read_bytes()
-    assert not list((project / "scratch").rglob("cursor.json")), "checkpoints go when it is done"
+    assert not list((project / "scratch").rglob("*.safetensors")), "checkpoints go when it is done"
 
 
 def test_without_neurons_there_are_three_classifiers(project, tmp_path, monkeypatch):

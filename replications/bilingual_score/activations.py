@@ -18,6 +18,7 @@ from torch import Tensor
 from langsae import hub
 from langsae.errors import InputError
 from langsae.files import digest, sha256
+from langsae.launch import Launch
 from langsae.models.tokens import TokenPolicy, TokenTable
 from langsae.reducers.base import Reducer, SparseBatch
 from langsae.saes.codes import SparseCodes
@@ -77,10 +78,11 @@ class PublishedActivations:
             "policy": policy.model_dump(),
         }
 
-    def feed(
-        self, reducers: Sequence[Reducer], scratch: Path, rows: Sequence[int] | None = None
-    ) -> None:
-        coder = Given(self.features)
+    def collect(
+        self, empty, scratch: Path, how: Launch, rows: Sequence[int] | None = None
+    ) -> list[Reducer]:
+        """As `Source` says; read in this process, whatever `how`: no model is run."""
+        reducers, coder = empty(self), Given(self.features)
         wanted = set(range(self.rows) if rows is None else rows)
         for number, row in enumerate(self._rows()):
             if number in wanted:
@@ -88,6 +90,7 @@ class PublishedActivations:
                 seen = SparseBatch(0, table, row.values[kept], coder, self.spec.repo)
                 for reducer in reducers:
                     reducer.update(seen)
+        return reducers
 
     def pieces(self, language: int, row: int) -> list[str]:
         return list(self._words[row][language])

@@ -12,6 +12,7 @@ from langsae import stream
 from langsae.command import run
 from langsae.compute import Compute
 from langsae.files import digest, publish
+from langsae.launch import LOCAL, Launch, settings
 from langsae.params import section
 from langsae.reducers.base import Reducer
 from langsae.reducers.example_maxima import ExampleMaxima
@@ -28,18 +29,18 @@ def main() -> None:
     compute = section("compute", Compute)
     compute.apply()
     out = folder(section("profile", str), name, "collected")
-    collect(section(f"{STUDY}.runs.{name}", Run), compute, out, Path("scratch") / STUDY)
+    wanted = section(f"{STUDY}.runs.{name}", Run)
+    collect(wanted, compute, out, Path("scratch") / STUDY, settings())
 
 
-def collect(run: Run, compute: Compute, out: Path, scratch: Path) -> None:
+def collect(run: Run, compute: Compute, out: Path, scratch: Path, how: Launch = LOCAL) -> None:
     """Publish the reducers and `facts.json` at `out`; of a `published` run, its series."""
     if run.published:
         with publish(out) as part:
             write_series(run.published, part)
         return
     source = open_source(run, compute)
-    reducers = _reducers(source)
-    source.feed(reducers, scratch)
+    reducers = source.collect(_reducers, scratch, how)
     facts = source.facts() | {
         "languages": source.languages,
         "rows": source.rows,

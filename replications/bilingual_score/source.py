@@ -1,14 +1,16 @@
 """Where activations come from: a model and its SAE here, or the data set the author published."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from langsae import stream
+from langsae import sharded, stream
 from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.errors import InputError
+from langsae.launch import Launch
 from langsae.models.language_model import load
 from langsae.models.pieces import pieces
 from langsae.models.tokens import TokenIds, TokenisedCorpus, tokenise
@@ -16,6 +18,8 @@ from langsae.reducers.base import Reducer
 from langsae.saes.bank import load_bank
 from replications.bilingual_score.activations import PublishedActivations
 from replications.bilingual_score.run import Run
+
+Empty = Callable[["Source"], list[Reducer]]
 
 
 class Source(Protocol):
@@ -27,10 +31,13 @@ class Source(Protocol):
     features: int
     skipped: int  # leading positions of a text that do not count
 
-    def feed(
-        self, reducers: Sequence[Reducer], scratch: Path, rows: Sequence[int] | None = None
-    ) -> None:
-        """Pass the texts of these rows (None: all) through `reducers`; one hook, index 0."""
+    def collect(
+        self, empty: Empty, scratch: Path, how: Launch, rows: Sequence[int] | None = None
+    ) -> list[Reducer]:
+        """Reducers that the texts of these rows (None: all) went through; one hook, index 0.
+
+        empty: makes them, from the source; picklable.
+        """
         ...
 
     def pieces(self, language: int, row: int) -> list[str]:
@@ -53,7 +60,7 @@ class ModelSource:
     """Texts of a prepared corpus, through a prepared model and one SAE of a prepared bank."""
 
     def __init__(self, run: Run, compute: Compute) -> None:
-        self.compute = compute
+        self.run, self.compute = run, compute
         corpus = ParallelCorpus.load(Path("artifacts/corpora") / f"{run.corpus}.jsonl")
         self.corpus = corpus if run.languages is None else corpus.select(run.languages)
         if not corpus.aligned or len(self.corpus.languages) < 2:
@@ -71,11 +78,15 @@ class ModelSource:
         self.features = next(iter(self.bank.values())).n_features
         self.skipped = self.tokens.skipped
 
-    def feed(
-        self, reducers: Sequence[Reducer], scratch: Path, rows: Sequence[int] | None = None
-    ) -> None:
+    def collect(
+        self, empty: Empty, scratch: Path, how: Launch, rows: Sequence[int] | None = None
+    ) -> list[Reducer]:
+        again = partial(_pass, self.run, self.compute, empty, rows)
+        return sharded.collect(self._pass(empty, rows), again, self.compute, scratch, how)
+
+    def _pass(self, empty: Empty, rows: Sequence[int] | None) -> sharded.Pass:
         tokens = self.tokens if rows is None else _only(self.tokens, rows)
-        stream.collect(self.model, self.bank, tokens, reducers, self.compute, scratch)
+        return sharded.Pass(self.model, self.bank, tokens, partial(empty, self))
 
     def pieces(self, language: int, row: int) -> list[str]:
         at = language * self.rows + row  # texts are ordered by language, then row
@@ -91,6 +102,10 @@ class ModelSource:
             "longest": max(lengths),
             "first": self.corpus.ids[0] if self.corpus.ids else None,
         }
+
+
+def _pass(run: Run, compute: Compute, empty: Empty, rows: Sequence[int] | None) -> sharded.Pass:
+    return ModelSource(run, compute)._pass(empty, rows)
 
 
 def _only(tokens: TokenisedCorpus, rows: Sequence[int]) -> TokenisedCorpus:

@@ -5,6 +5,7 @@ Maxima said which texts to look at, so only these pass through the model once mo
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ import pandas as pd
 from langsae.command import run
 from langsae.compute import Compute
 from langsae.files import publish, read_json
+from langsae.launch import LOCAL, Launch, settings
 from langsae.params import section
 from langsae.reducers.traces import FeatureTraces
 from replications.bilingual_score import series
@@ -29,23 +31,32 @@ def main() -> None:
     collected, ranked, out = (
         folder(section("profile", str), name, stage) for stage in ("collected", "ranked", "traced")
     )
-    contexts = series.contexts(collected) if spec.published else trace(spec, compute, ranked)
+    if spec.published:
+        contexts = series.contexts(collected)
+    else:
+        contexts = trace(spec, compute, ranked, settings())
     with publish(out) as part:
         part.mkdir(parents=True)
         contexts.to_csv(part / "contexts.csv", index=False)
 
 
-def trace(run: Run, compute: Compute, ranked: Path) -> pd.DataFrame:
+def trace(run: Run, compute: Compute, ranked: Path, how: Launch = LOCAL) -> pd.DataFrame:
     """A row per (feature, aligned text, language) of what stage rank chose: see `series.CONTEXTS`.
 
     `place` counts a feature's texts, the strongest first; pieces and activations are JSON lists.
     """
     rows = {entry["feature"]: entry["rows"] for entry in read_json(ranked / "texts.json")}
     source = open_source(run, compute)
-    traces = FeatureTraces(source.header, {0: sorted(rows)}, masked=True)
     wanted = sorted({row for places in rows.values() for row in places})
-    source.feed([traces], Path("scratch") / STUDY, wanted)
+    empty = partial(_traces, sorted(rows), wanted)
+    [traces] = source.collect(empty, Path("scratch") / STUDY, how, wanted)
     return _contexts(source, traces, rows)
+
+
+def _traces(features: list[int], rows: list[int], source: Source) -> list[FeatureTraces]:
+    # a checkpoint belongs to this choice, too, which the source's own header does not hold
+    header = source.header | {"features": features, "rows": rows}
+    return [FeatureTraces(header, {0: features}, masked=True)]
 
 
 def _contexts(source: Source, traces: FeatureTraces, rows: dict[int, list[int]]) -> pd.DataFrame:

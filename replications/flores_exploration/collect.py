@@ -5,19 +5,21 @@ active tokens, and the squared reconstruction error. One pass collects all of it
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from pydantic import PositiveInt
 
-from langsae import stream
+from langsae import sharded, stream
 from langsae.command import run
 from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.errors import InputError
 from langsae.files import publish
+from langsae.launch import LOCAL, Launch, settings
 from langsae.models.language_model import LanguageModel, pick_device
 from langsae.models.source import LoadedModel, load_source
-from langsae.models.tokens import TokenisedCorpus, TokenPolicy, tokenise
+from langsae.models.tokens import TokenPolicy, tokenise
 from langsae.params import Spec, section
 from langsae.reducers.base import Reducer
 from langsae.reducers.counts import FeatureCounts
@@ -51,14 +53,13 @@ def main() -> None:
     compute = section("compute", Compute)
     compute.apply()
     out = Path("artifacts") / STUDY / section("profile", str) / name
-    collect(section(f"{STUDY}.runs.{name}", Run), compute, out, Path("scratch") / STUDY)
+    wanted = section(f"{STUDY}.runs.{name}", Run)
+    collect(wanted, compute, out, Path("scratch") / STUDY, settings())
 
 
-def collect(run: Run, compute: Compute, out: Path, scratch: Path) -> None:
+def collect(run: Run, compute: Compute, out: Path, scratch: Path, how: Launch = LOCAL) -> None:
     """Count `run` and publish `tokens.json` and, where there are SAEs, the reducers at `out`."""
-    corpus = ParallelCorpus.load(Path("artifacts/corpora") / f"{run.corpus}.jsonl")
-    folder = Path("artifacts/models") / run.model
-    source = load_source(folder)
+    source, corpus = load_source(Path("artifacts/models") / run.model), _texts(run)
     tokens = tokenise(source.tokenizer, corpus, run.policy)
     facts = {
         "counts": tokens.counts(),
@@ -67,35 +68,37 @@ def collect(run: Run, compute: Compute, out: Path, scratch: Path) -> None:
     }
     reducers: list[Reducer] = []
     if source.network is not None:
-        reducers = _collect_features(run, compute, tokens, corpus.digest(), source, scratch)
+        opened, again = _open(run, compute, source), partial(_open, run, compute)
+        reducers = sharded.collect(opened, again, compute, scratch, how)
     with publish(out) as part:
         part.mkdir(parents=True)
         stream.save_all(reducers, part, {"tokens": facts})
 
 
-def _collect_features(
-    run: Run,
-    compute: Compute,
-    tokens: TokenisedCorpus,
-    digest: str,
-    source: LoadedModel,
-    scratch: Path,
-) -> list[Reducer]:
-    model = LanguageModel(source, pick_device(compute.device))
+def _texts(run: Run) -> ParallelCorpus:
+    return ParallelCorpus.load(Path("artifacts/corpora") / f"{run.corpus}.jsonl")
+
+
+def _open(run: Run, compute: Compute, source: LoadedModel | None = None) -> sharded.Pass:
+    """The pass of `run`; source: its model, where it is loaded already."""
+    source = source or load_source(Path("artifacts/models") / run.model)
+    corpus, model = _texts(run), LanguageModel(source, pick_device(compute.device))
+    tokens = tokenise(source.tokenizer, corpus, run.policy)
     bank = load_bank(Path("artifacts/saes") / run.saes, model.device, run.hooks)
     model.check(bank)
     widths = {coder.n_features for coder in bank.values()}
     if len(widths) > 1 or run.features not in (None, *widths):
         raise InputError(f"saes {run.saes}: have widths {widths}, the run says {run.features}")
-    header = stream.header(model, bank, tokens, digest)
-    shape = (len(bank), len(tokens.languages))
-    device = str(model.device)
-    reducers = [
-        FeatureCounts(header, *shape, widths.pop(), device),
-        Reconstruction(header, *shape, model.d_model, device),
-    ]
-    stream.collect(model, bank, tokens, reducers, compute, scratch)
-    return reducers
+    header = stream.header(model, bank, tokens, corpus.digest())
+    shape, width, device = (len(bank), len(tokens.languages)), widths.pop(), str(model.device)
+
+    def reducers() -> list[Reducer]:
+        return [
+            FeatureCounts(header, *shape, width, device),
+            Reconstruction(header, *shape, model.d_model, device),
+        ]
+
+    return sharded.Pass(model, bank, tokens, reducers)
 
 
 if __name__ == "__main__":

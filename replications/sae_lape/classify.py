@@ -6,6 +6,7 @@ One pass scores every text by all lists; what follows from the scores is in clas
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 import torch
 from pydantic import PositiveInt
 
-from langsae import stream
+from langsae import sharded, stream
 from langsae.command import run
 from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
@@ -21,10 +22,13 @@ from langsae.errors import InputError
 from langsae.files import digest, publish, write_json
 from langsae.identify_language import LanguageIdentifier
 from langsae.languages import by_name
+from langsae.launch import LOCAL, Launch
+from langsae.launch import settings as launch_settings
 from langsae.models.hooks import HookPoint
 from langsae.models.language_model import load
 from langsae.models.tokens import tokenise
 from langsae.params import Spec, section
+from langsae.reducers.base import Reducer
 from langsae.reducers.text_scores import FeatureLists, NeuronScores, TextScores
 from langsae.saes.bank import load_bank
 from langsae.saes.neurons import neuron_bank
@@ -58,25 +62,26 @@ def main() -> None:
     compute.apply()
     settings = section(f"{STUDY}.classify", Classify)
     chosen = section(f"{STUDY}.runs.{name}", Run)
-    found = folder(profile, name, "identified")
-    classify(chosen, settings, compute, found, folder(profile, name, "classified"))
+    found, out = (folder(profile, name, stage) for stage in ("identified", "classified"))
+    classify(chosen, settings, compute, found, out, launch_settings())
 
 
-def classify(run: Run, settings: Classify, compute: Compute, found: Path, out: Path) -> None:
+def classify(
+    run: Run, settings: Classify, compute: Compute, found: Path, out: Path, how: Launch = LOCAL
+) -> None:
     """Score the texts of `run.test` and publish scores.csv and lists.json at `out`.
 
     found: what stage identify published. Of a published run the scores are the authors' (but
     fastText's, which reads the texts), and their predictions stand in published_predictions.csv.
     """
-    corpus = ParallelCorpus.load(Path("artifacts/corpora") / f"{run.test}.jsonl")
-    corpus = corpus.select(by_name(corpus.languages))
+    corpus = _texts(run)
     texts = [(row, code) for code, column in corpus.texts.items() for row in range(len(column))]
     keys = pd.DataFrame(texts, columns=["row", "label"])
     tables = {"scores": _fasttext(corpus, settings)}
     if run.published is None:
         by_classifier = _lists(identified.load(found), settings.selection, corpus)
         sizes = {name: _sizes(lists, corpus) for name, lists in by_classifier.items()}
-        tables["scores"] |= _activations(run, compute, corpus, by_classifier)
+        tables["scores"] |= _activations(run, compute, corpus, by_classifier, how)
     else:
         sizes = published_scores.list_sizes(run.published, corpus.languages)
         if settings.published_scores:
@@ -89,6 +94,11 @@ def classify(run: Run, settings: Classify, compute: Compute, found: Path, out: P
             frame = keys.assign(**table)
             frame.to_csv(part / f"{name}.csv", index=False, float_format="%.10g")
         write_json(part / "lists.json", sizes)
+
+
+def _texts(run: Run) -> ParallelCorpus:
+    corpus = ParallelCorpus.load(Path("artifacts/corpora") / f"{run.test}.jsonl")
+    return corpus.select(by_name(corpus.languages))
 
 
 def _fasttext(corpus: ParallelCorpus, settings: Classify) -> Columns:
@@ -140,26 +150,11 @@ def _sizes(lists: Lists, corpus: ParallelCorpus) -> dict[str, int]:
 
 
 def _activations(
-    run: Run, compute: Compute, corpus: ParallelCorpus, by_classifier: dict[str, Lists]
+    run: Run, compute: Compute, corpus: ParallelCorpus, by_classifier: dict[str, Lists], how: Launch
 ) -> Columns:
     """Scores by SAE features and by neurons, from one pass over the texts."""
-    model = load(Path("artifacts/models") / run.model, compute.device)
-    features, neurons = by_classifier["sae-count"], by_classifier.get("neuron-count", {})
-    bank = load_bank(Path("artifacts/saes") / run.saes, model.device, list(map(str, features)))
-    bank |= neuron_bank(model, sorted(hook.layer for hook in neurons))
-    tokens = tokenise(model.tokenizer, corpus, run.policy)
-    # a checkpoint belongs to these lists, too, which the collection's own header does not hold
-    header = stream.header(model, bank, tokens, corpus.digest()) | {
-        "lists": digest({name: _record(lists) for name, lists in by_classifier.items()})
-    }
-    place = {hook: index for index, hook in enumerate(bank)}
-    texts = [len(column) for column in corpus.texts.values()]
-    reducers = [
-        kind(header, texts, {place[hook]: lists[hook] for hook in lists}, str(model.device))
-        for kind, lists in ((TextScores, features), (NeuronScores, neurons))
-        if lists or kind is TextScores
-    ]
-    stream.collect(model, bank, tokens, reducers, compute, Path("scratch") / STUDY / "classify")
+    again, scratch = partial(_open, run, compute, by_classifier), Path("scratch") / STUDY
+    reducers = sharded.collect(again(), again, compute, scratch / "classify", how)
     state = {(r.name, key): value.cpu().numpy() for r in reducers for key, value in r.state.items()}
     states = {
         "sae-count": (TextScores.name, "hits"),
@@ -170,6 +165,29 @@ def _activations(
     for classifier in by_classifier:
         columns |= _columns(classifier, corpus, state[states[classifier]])
     return columns
+
+
+def _open(run: Run, compute: Compute, by_classifier: dict[str, Lists]) -> sharded.Pass:
+    corpus, model = _texts(run), load(Path("artifacts/models") / run.model, compute.device)
+    features, neurons = by_classifier["sae-count"], by_classifier.get("neuron-count", {})
+    bank = load_bank(Path("artifacts/saes") / run.saes, model.device, list(map(str, features)))
+    bank |= neuron_bank(model, sorted(hook.layer for hook in neurons))
+    tokens = tokenise(model.tokenizer, corpus, run.policy)
+    # a checkpoint belongs to these lists, too, which the collection's own header does not hold
+    header = stream.header(model, bank, tokens, corpus.digest()) | {
+        "lists": digest({name: _record(lists) for name, lists in by_classifier.items()})
+    }
+    place = {hook: index for index, hook in enumerate(bank)}
+    texts, device = [len(column) for column in corpus.texts.values()], str(model.device)
+
+    def reducers() -> list[Reducer]:
+        return [
+            kind(header, texts, {place[hook]: lists[hook] for hook in lists}, device)
+            for kind, lists in ((TextScores, features), (NeuronScores, neurons))
+            if lists or kind is TextScores
+        ]
+
+    return sharded.Pass(model, bank, tokens, reducers)
 
 
 def _record(lists: Lists) -> dict[str, list]:

@@ -5,15 +5,17 @@ them afterwards; neurons are a second run. Here one pass counts both, for all la
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
-from langsae import stream
+from langsae import sharded, stream
 from langsae.command import run
 from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.errors import InputError
-from langsae.files import digest, publish, write_json
+from langsae.files import digest, publish
 from langsae.languages import by_name
+from langsae.launch import LOCAL, Launch, settings
 from langsae.models.hooks import HookPoint
 from langsae.models.language_model import LanguageModel, load
 from langsae.models.tokens import TokenisedCorpus, tokenise
@@ -41,17 +43,29 @@ def main() -> None:
         return
     compute = section("compute", Compute)
     compute.apply()
-    collect(wanted, compute, out, Path("scratch") / STUDY)
+    collect(wanted, compute, out, Path("scratch") / STUDY, settings())
 
 
-def collect(wanted: Run, compute: Compute, out: Path, scratch: Path) -> None:
+def collect(wanted: Run, compute: Compute, out: Path, scratch: Path, how: Launch = LOCAL) -> None:
     """Count `wanted` and publish totals.json and the counts of features and neurons at `out`.
 
     Languages are in the study's order: by English name.
     """
-    path = Path("artifacts/corpora") / f"{wanted.corpus}.jsonl"
-    corpus = ParallelCorpus.load(path)
-    corpus = corpus.select(by_name(corpus.languages))
+    opened, again = _open(wanted, compute), partial(_open, wanted, compute)
+    reducers = sharded.collect(opened, again, compute, scratch, how)
+    with publish(out) as part:
+        part.mkdir(parents=True)
+        facts = totals(_texts(wanted), opened.tokens, opened.model, reducers[0].header)
+        stream.save_all(reducers, part, {"totals": facts})
+
+
+def _texts(wanted: Run) -> ParallelCorpus:
+    corpus = ParallelCorpus.load(Path("artifacts/corpora") / f"{wanted.corpus}.jsonl")
+    return corpus.select(by_name(corpus.languages))
+
+
+def _open(wanted: Run, compute: Compute) -> sharded.Pass:
+    corpus = _texts(wanted)
     model = load(Path("artifacts/models") / wanted.model, compute.device)
     saes = load_bank(Path("artifacts/saes") / wanted.saes, model.device, wanted.hooks)
     model.check(saes)
@@ -59,13 +73,9 @@ def collect(wanted: Run, compute: Compute, out: Path, scratch: Path) -> None:
     neurons = neuron_bank(model, dict.fromkeys(hook.layer for hook in saes))
     bank = dict(sorted((saes | neurons).items(), key=lambda item: item[0].order))
     header = stream.header(model, bank, tokens, corpus.digest())
-    reducers = counters(header, bank, list(saes), len(corpus.languages), str(model.device))
-    stream.collect(model, bank, tokens, reducers, compute, scratch)
-    with publish(out) as part:
-        part.mkdir(parents=True)
-        for reducer in reducers:
-            reducer.save(part / f"{reducer.name}.safetensors")
-        write_json(part / "totals.json", totals(corpus, tokens, model, header))
+    languages, device = len(corpus.languages), str(model.device)
+    empty = partial(counters, header, bank, list(saes), languages, device)
+    return sharded.Pass(model, bank, tokens, empty)
 
 
 def counters(

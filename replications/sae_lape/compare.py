@@ -6,6 +6,7 @@ the features that they share with others (not the specific ones), as intersectio
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +14,21 @@ import pandas as pd
 from pydantic import NonNegativeInt
 from safetensors.numpy import save_file
 
-from langsae import stream
+from langsae import sharded, stream
 from langsae.command import run
 from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.errors import InputError
 from langsae.files import publish, write_json
+from langsae.launch import LOCAL, Launch
+from langsae.launch import settings as launch_settings
 from langsae.metrics import overlap
 from langsae.models.hooks import HookPoint
 from langsae.models.language_model import load
 from langsae.models.tokens import tokenise
 from langsae.params import Spec, section
 from langsae.paths import expand
+from langsae.reducers.base import Reducer
 from langsae.reducers.pair_counts import SUMS, PairCounts
 from langsae.saes.bank import load_bank
 from replications.sae_lape import identified, published_features
@@ -51,16 +55,21 @@ def main() -> None:
     settings, compute = section(f"{STUDY}.compare", Compare), section("compute", Compute)
     compute.apply()
     found = identified.load(folder(profile, name, "identified"))
-    compare(wanted, settings, compute, found, out, Path("scratch") / STUDY)
+    compare(wanted, settings, compute, found, out, Path("scratch") / STUDY, launch_settings())
 
 
 def compare(
     wanted: Run, settings: Compare, compute: Compute, found: identified.Identified, out: Path,
-    scratch: Path,
+    scratch: Path, how: Launch = LOCAL,
 ) -> None:  # fmt: skip
     """Compare the features of `found`; publish similarity, labels and shared.csv at `out`."""
     lists = found.lists()
-    pairs = _collect(wanted, settings, compute, lists, scratch)
+    again = partial(_open, wanted, settings, compute, lists)
+    opened = again()
+    if opened.bank:
+        [pairs] = sharded.collect(opened, again, compute, scratch, how)
+    else:
+        [pairs] = opened.reducers()
     labels = {code: [f"{hook}/{id}" for hook, id in places] for code, places in lists.items()}
     with publish(out) as part:
         part.mkdir(parents=True)
@@ -71,14 +80,13 @@ def compare(
         shared_table(found).to_csv(part / "shared.csv", index=False, float_format="%.10g")
 
 
-def _collect(
+def _open(
     wanted: Run,
     settings: Compare,
     compute: Compute,
     lists: dict[str, list[tuple[HookPoint, int]]],
-    scratch: Path,
-) -> PairCounts:
-    """Over each language's own texts; one pass, of the hooks that have a feature."""
+) -> sharded.Pass:
+    """Each language's own texts, through the hooks that have a feature."""
     path = Path("artifacts/corpora") / f"{wanted.similarity}.jsonl"
     corpus = ParallelCorpus.load(path).select(lists)
     model = load(Path("artifacts/models") / wanted.model, compute.device)
@@ -92,10 +100,12 @@ def _collect(
     places = [[(hooks[hook], id) for hook, id in part] for part in lists.values()]
     width = max(coder.n_features for coder in saes.values())
     header = stream.header(model, bank, tokens, corpus.digest())
-    pairs = PairCounts(header, places, width, settings.decimals, str(model.device))
-    if bank:
-        stream.collect(model, bank, tokens, [pairs], compute, scratch)
-    return pairs
+    device = str(model.device)
+
+    def reducers() -> list[Reducer]:
+        return [PairCounts(header, places, width, settings.decimals, device)]
+
+    return sharded.Pass(model, bank, tokens, reducers)
 
 
 def similarities(state: dict[str, np.ndarray], codes: list[str]) -> dict[str, np.ndarray]:

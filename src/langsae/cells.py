@@ -37,4 +37,13 @@ class Cells:
 
     def remove(self) -> None:
         """Everything is published: the parts can go."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        discard(self.folder)
+
+
+def discard(folder: Path) -> None:
+    """Remove a scratch folder; killed on the way, none of it is found half there again."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    if folder.is_dir():
+        folder.replace(gone)
+        shutil.rmtree(gone, ignore_errors=True)

@@ -44,6 +44,9 @@ class Launch(Spec):
     ray: Ray = Ray()
 
 
+LOCAL = Launch()
+
+
 def settings() -> Launch:
     """What params.yaml says; local where it says nothing."""
     params = load_yaml(PARAMS)
@@ -89,15 +92,13 @@ def _one_after_another(
 def attempt(work: Callable[[T], None], task: T) -> tuple[str, str] | None:
     """None if `work(task)` succeeds, else why it failed in one line, and a traceback.
 
-    The traceback is "" for an InputError, which says enough. LANGSAE_DEBUG=1 lets errors through.
+    The traceback is "" for an InputError, which says enough, unless LANGSAE_DEBUG is set.
     """
     try:
         work(task)
     except Exception as error:
-        if os.environ.get("LANGSAE_DEBUG"):
-            raise
         text = " ".join(str(error).split())
-        if isinstance(error, InputError):
-            return text, ""
-        return f"{type(error).__name__}: {text}", traceback.format_exc()
+        if not isinstance(error, InputError):
+            return f"{type(error).__name__}: {text}", traceback.format_exc()
+        return text, traceback.format_exc() if os.environ.get("LANGSAE_DEBUG") else ""
     return None

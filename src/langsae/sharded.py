@@ -1,11 +1,11 @@
 """A stage's costly pass in shards: the same bytes from one process or from tasks on many nodes."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from langsae import stream
+from langsae.cells import discard
 from langsae.compute import Compute
 from langsae.files import digest, publish
 from langsae.launch import Launch, each
@@ -54,7 +54,7 @@ def collect(
         for reducer, part in zip(whole, opened.reducers(), strict=True):
             part.restore(shard.out / f"{part.name}.safetensors")
             reducer.merge(part)
-    shutil.rmtree(folder)
+    discard(folder)
     return whole
 
 

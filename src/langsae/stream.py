@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from langsae.cells import discard
 from langsae.compute import Compute
 from langsae.errors import InputError
-from langsae.files import digest, publish, read_json, write_json
+from langsae.files import digest, publish, write_json
 from langsae.models.hooks import HookPoint
 from langsae.models.language_model import LanguageModel
 from langsae.models.tokens import TokenisedCorpus
@@ -84,7 +85,11 @@ def _take(
 
 
 class _Checkpoint:
-    """Reducer states and the number of finished batches, replaced together."""
+    """Reducer states after so many finished batches, each in a folder named by that number.
+
+    A folder's content never changes once it is there, so states of two numbers are not mixed even
+    where a worker that its cluster gave up still writes while another has taken over.
+    """
 
     def __init__(self, folder: Path, reducers: Sequence[Reducer], seconds: float) -> None:
         self.folder, self.reducers, self.seconds = folder, reducers, seconds
@@ -92,26 +97,31 @@ class _Checkpoint:
 
     def restore(self) -> int:
         """Load the last checkpoint; 0 where there is none."""
-        if not (self.folder / "cursor.json").is_file():
-            return 0
-        for reducer in self.reducers:
-            reducer.restore(self.folder / f"{reducer.name}.safetensors")
-        return int(read_json(self.folder / "cursor.json")["batches"])
+        batches = max(self._kept(), default=0)
+        for reducer in self.reducers if batches else ():
+            reducer.restore(self.folder / f"{batches}" / f"{reducer.name}.safetensors")
+        return batches
 
     def maybe_save(self, batches: int) -> None:
         """Save if the interval has passed."""
         if time.monotonic() - self.saved_at < self.seconds:
             return
-        with publish(self.folder) as folder:
+        with publish(self.folder / f"{batches}") as folder:
             folder.mkdir()
-            for reducer in self.reducers:
-                reducer.save(folder / f"{reducer.name}.safetensors")
-            write_json(folder / "cursor.json", {"batches": batches})
+            save_all(self.reducers, folder, {})
+        for older in self._kept():
+            if older < batches:
+                shutil.rmtree(self.folder / f"{older}", ignore_errors=True)
         self.saved_at = time.monotonic()
+
+    def _kept(self) -> list[int]:
+        if not self.folder.is_dir():
+            return []
+        return [int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()]
 
     def remove(self) -> None:
         """The collection is complete."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        discard(self.folder)
 
 
 def save_all(reducers: Sequence[Reducer], folder: Path, extra: dict[str, Any]) -> None:
