@@ -1,0 +1,144 @@
+"""One run's stages as tidy tables, for figures, findings and claims.
+
+Every function reads one stage's folder; what a run leaves out has no rows. `step` is a training
+step of the language model, `layer` counts from 1.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from langsae.errors import InputError
+from langsae.files import read_json
+from langsae.metrics.semantics import CLASSES
+from replications.llmjp_tracing import series
+from replications.llmjp_tracing.series import Series
+
+COLUMNS = {
+    "classes": ["step", "reading", "class", "share", "low", "high"],
+    "classes_by_layer": ["step", "layer", "reading", "class", "count", "share", "low", "high"],
+    "monosemanticity": ["step", "grouping", "at_zero", "mean", "low", "high", "zero_share"],
+    "monosemanticity_by_layer": ["step", "layer", "grouping", "at_zero", "mean", "low", "high",
+                                 "zero_share"],
+    "spans_by_layer": ["step", "layer", "reading", "mean", "low", "high"],
+    "labels": ["step", "label", "count"],
+    "rates": ["rate", "sae_step", "loss", "fvu", "dead_fraction"],
+    "rates_held_out": ["rate", "loss", "fvu", "selected"],
+    "perplexity": ["model", "language", "tokens", "perplexity"],
+    "pretraining_loss": ["step", "tokens", "lr", "loss"],
+    "injection": ["add", "alpha", "features", "language", "draws", "mean", "spread", "change"],
+    "translation": ["add", "alpha", "features", "direction", "metric", "draws", "mean", "spread",
+                    "change"],
+    "patterns": ["step", "layer", "feature", "class", "place", "language", "pieces", "values",
+                 "top"],
+}  # fmt: skip
+NONE = "none"  # nothing is added
+
+Frames = dict[str, pd.DataFrame]
+
+
+def described(one: Series, level: float) -> Frames:
+    """Classes, monosemanticity and span length with their intervals."""
+    return {
+        "classes": series.classes_table(one, level),
+        "classes_by_layer": series.classes_by_layer(one, level),
+        "monosemanticity": series.monosemanticity_table(one, level),
+        "monosemanticity_by_layer": series.monosemanticity_by_layer(one, level),
+        "spans_by_layer": series.spans_by_layer(one, level),
+    }
+
+
+def rates(folder: Path) -> Frames:
+    """Learning rates that were tried: their curves, and the loss on text held out."""
+    if not (folder / "rates.json").is_file():
+        return {}
+    found = read_json(folder / "rates.json")
+    curves = [
+        {"rate": float(rate)} | {"sae_step" if k == "step" else k: v for k, v in point.items()}
+        for rate, points in (found.get("curves") or {}).items()
+        for point in points
+    ]
+    held_out = [
+        {"rate": float(rate), **losses, "selected": float(rate) == found["selected"]}
+        for rate, losses in (found.get("held_out") or {}).items()
+    ]
+    return {
+        "rates": _sorted(curves, ["rate", "sae_step"]),
+        "rates_held_out": _sorted(held_out, ["rate"]),
+    }
+
+
+def _sorted(rows: list[dict[str, Any]], by: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(rows).sort_values(by, kind="stable") if rows else pd.DataFrame()
+
+
+def perplexity(folder: Path) -> Frames:
+    """Held-out perplexity of each checkpoint and of the baselines."""
+    frame = _csv(folder / "perplexity.csv")
+    return {"perplexity": frame.astype({"model": str}) if len(frame) else frame}
+
+
+def pretraining(history: Path) -> Frames:
+    """The loss of a language model that was trained here."""
+    return {"pretraining_loss": _csv(history / "loss.csv")}
+
+
+def injected(folder: Path, name: str) -> pd.DataFrame:
+    """Table `name` of stage inject as it is: a row a draw."""
+    frame = _csv(folder / f"{name}.csv")
+    return frame.fillna({"alpha": 0.0, "features": 0, "draw": 0}) if len(frame) else frame
+
+
+def injections(folder: Path) -> Frames:
+    """Injections over their draws: mean, spread (standard deviation), change against no addition.
+
+    change: of a perplexity in percent, of a score in points.
+    """
+    texts, translations = injected(folder, "perplexity"), injected(folder, "translation")
+    return {
+        "injection": _over_draws(texts, ["language"], "perplexity", relative=True),
+        "translation": _over_draws(translations, ["direction", "metric"], "score", relative=False),
+    }
+
+
+def _over_draws(rows: pd.DataFrame, part: list[str], value: str, relative: bool) -> pd.DataFrame:
+    if rows.empty:
+        return pd.DataFrame()
+    grouped = rows.groupby(["add", "alpha", "features", *part], sort=True)[value]
+    found = grouped.agg(draws="size", mean="mean", spread="std").reset_index()
+    found["spread"] = found["spread"].where(found["draws"] > 1, 0.0)
+    plain = found[found["add"] == NONE].set_index(part)["mean"]
+    if plain.index.has_duplicates:
+        raise InputError("injection: what is without addition was measured twice")
+    keys = found.set_index(part).index
+    base = plain.reindex(keys).to_numpy()
+    mean = found["mean"].to_numpy()
+    return found.assign(change=100 * (mean / base - 1) if relative else mean - base)
+
+
+def patterns(folder: Path) -> Frames:
+    """The windows in which chosen features are strongest, a row a window."""
+    path = folder / "patterns.json"
+    if not path.is_file():
+        return {}
+    rows = [
+        {"step": one["step"], "layer": one["layer"], "feature": one["feature"],
+         "class": _class(one["class"]), "place": place, "language": window["language"],
+         "pieces": json.dumps(window["pieces"], ensure_ascii=False),
+         "values": json.dumps(window["values"]), "top": window["top"]}
+        for one in read_json(path)
+        for place, window in enumerate(one["windows"])
+    ]  # fmt: skip
+    return {"patterns": pd.DataFrame(rows)}
+
+
+def _class(label: int | str) -> str:
+    return label if isinstance(label, str) else (*CLASSES, "dead")[label]  # -1 is dead
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        return pd.DataFrame()
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])  # "none" is a word here
