@@ -22,6 +22,7 @@ class ActivationChunks(Sequence):
 
     Each chunk holds about `chunk_tokens` positions. It is computed when first asked for, by one LM
     pass for all hooks, and kept as a file in `folder` (disk, not memory, grows with the text).
+    keep=False keeps none: for one epoch over more text than a disk holds.
     """
 
     def __init__(
@@ -33,28 +34,45 @@ class ActivationChunks(Sequence):
         chunk_tokens: int,
         seed: int,
         folder: Path,
+        keep: bool = True,
     ) -> None:
         self.model = model
         self.hooks = [HookPoint.parse(hook) for hook in hooks]
         self.corpus = corpus
         self.folder = folder
+        self.keep = keep
         self.plan = _plan(corpus, compute.batch_tokens, chunk_tokens, seed)
 
     def __len__(self) -> int:
         return len(self.plan)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
+        label = f"activations {index + 1}/{len(self)}"
+        if not self.keep:
+            return self._compute(self.plan[index], label)
         path = self.folder / f"chunk{index}.safetensors"
         if not path.is_file():
             with publish(path) as temporary:
-                save_file(self._compute(index), temporary)
+                save_file(self._compute(self.plan[index], label), temporary)
         # cloned: tensors of a mapped file are not aligned, which can change the last bit of sums
         return {hook: value.clone() for hook, value in load_file(path).items()}
 
-    def _compute(self, index: int) -> dict[str, Tensor]:
+    def head(self, tokens: int) -> dict[str, Tensor]:
+        """The first `tokens` positions of chunk 0, or all of it: {hook: float32 [n, d]}."""
+        if self.keep:
+            return {hook: value[:tokens] for hook, value in self[0].items()}
+        groups, found = [], 0
+        for group in self.plan[0]:
+            groups.append(group)
+            found += _counted(self.corpus, group)
+            if found >= tokens:
+                break
+        taken = self._compute(groups, "activations, a sample")
+        return {hook: value[:tokens] for hook, value in taken.items()}
+
+    def _compute(self, groups: Sequence[Sequence[int]], label: str) -> dict[str, Tensor]:
         rows: dict[HookPoint, list[Tensor]] = {hook: [] for hook in self.hooks}
-        groups = self.plan[index]
-        for group in tqdm(groups, desc=f"activations {index + 1}/{len(self)}", unit="batch"):
+        for group in tqdm(groups, desc=label, unit="batch"):
             batch = self.corpus.batch(group).to(self.model.device)
             for hook, value in self.model.activations(batch.ids, self.hooks).items():
                 rows[hook].append(value[batch.counted].float().cpu())
@@ -73,10 +91,14 @@ def _plan(
     chunks: list[list[list[int]]] = [[]]
     size = 0
     for index in np.random.default_rng(seed).permutation(len(batches)):
-        tokens = sum(len(corpus.ids[text]) - corpus.skipped for text in batches[index])
+        tokens = _counted(corpus, batches[index])
         if chunks[-1] and size + tokens > chunk_tokens:
             chunks.append([])
             size = 0
         chunks[-1].append(batches[index])
         size += tokens
     return chunks
+
+
+def _counted(corpus: TokenisedCorpus, texts: Sequence[int]) -> int:
+    return sum(len(corpus.ids[text]) - corpus.skipped for text in texts)

@@ -6,7 +6,7 @@ of each of its files, its FVU on a probe) and, for SAEs trained here, their fold
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -16,10 +16,8 @@ from langsae.errors import InputError
 from langsae.files import read_json, sha256, write_json
 from langsae.models.hooks import HookPoint
 from langsae.saes.codes import SparseCoder
-from langsae.saes.load import load_sae, weight_files
+from langsae.saes.load import FILES, load_sae, weight_files
 from langsae.saes.spec import BankSpec, FolderBank, HubBank, SaeLensBank
-
-_FILES = ("cfg.json", "sae.safetensors", "sae_weights.safetensors", "params.npz")
 
 
 def locate(spec: SaeLensBank | HubBank | FolderBank) -> dict[str, dict[str, str]]:
@@ -29,14 +27,20 @@ def locate(spec: SaeLensBank | HubBank | FolderBank) -> dict[str, dict[str, str]
     """
     if isinstance(spec, FolderBank):
         return {hook: {"path": os.path.expandvars(_fill(spec.path, hook))} for hook in spec.hooks}
-    repo, paths = _hub_paths(spec)
-    commit = hub.commit(repo, spec.revision)
-    return {hook: {"repo": repo, "revision": commit, "path": path} for hook, path in paths.items()}
+    places = _hub_paths(spec)
+    commits = {
+        repo: hub.commit(repo, spec.revision) for repo in {repo for repo, _ in places.values()}
+    }
+    return {
+        hook: {"repo": repo, "revision": commits[repo], "path": path}
+        for hook, (repo, path) in places.items()
+    }
 
 
-def _hub_paths(spec: SaeLensBank | HubBank) -> tuple[str, dict[str, str]]:
+def _hub_paths(spec: SaeLensBank | HubBank) -> dict[str, tuple[str, str]]:
+    """{hook: (repository, path in it)}."""
     if isinstance(spec, HubBank):
-        return spec.repo, {hook: _fill(spec.path, hook) for hook in spec.hooks}
+        return {hook: (_fill(spec.repo, hook), _fill(spec.path, hook)) for hook in spec.hooks}
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
     registry = get_pretrained_saes_directory()
@@ -48,8 +52,8 @@ def _hub_paths(spec: SaeLensBank | HubBank) -> tuple[str, dict[str, str]]:
         identifier = _fill(spec.id, hook)
         if identifier not in release.saes_map:
             raise InputError(f"release {spec.release} has no SAE '{identifier}'")
-        paths[hook] = release.saes_map[identifier]
-    return release.repo_id, paths
+        paths[hook] = (release.repo_id, release.saes_map[identifier])
+    return paths
 
 
 def _fill(path: str, hook: str) -> str:
@@ -60,7 +64,7 @@ def folder_of(place: dict[str, str], bank: Path) -> Path:
     """The local folder of a located SAE; `bank` is where relative paths of trained SAEs start."""
     if "repo" not in place:
         return bank / place["path"]
-    patterns = [f"{place['path']}/{name}" for name in _FILES]
+    patterns = [(PurePosixPath(place["path"]) / name).as_posix() for name in FILES]
     if place["path"].endswith(".npz"):
         patterns = [place["path"]]
     root = hub.snapshot(place["repo"], place["revision"], patterns)

@@ -1,7 +1,8 @@
 """Reading one SAE from its folder, whichever library wrote it.
 
 The layout of the folder decides: `params.npz` is GemmaScope's, `cfg.json` with
-`sae_weights.safetensors` is sae-lens', `cfg.json` with `sae.safetensors` is sparsify's or our own.
+`sae_weights.safetensors` is sae-lens', `cfg.json` with `sae.safetensors` is sparsify's or our own,
+`model.safetensors` or `sae.pth` is LLM-jp's.
 """
 
 import zipfile
@@ -17,9 +18,17 @@ from torch import Tensor
 from langsae.errors import InputError
 from langsae.files import read_json, sha256
 from langsae.models.hooks import HookPoint
+from langsae.saes import llmjp_format
 from langsae.saes.codes import SparseCoder
 from langsae.saes.threshold import ThresholdSAE
-from langsae.saes.topk import FORMAT, TopKSAE
+from langsae.saes.topk import FORMAT, InputNorm, TopKSAE
+
+# The files of each library's layout. Those of LLM-jp are a model's too, hence last.
+_LAYOUTS = (
+    ("params.npz", "cfg.json", "sae_weights.safetensors", "sae.safetensors"),
+    (llmjp_format.CONFIG, llmjp_format.WEIGHTS, llmjp_format.PICKLE),
+)
+FILES = tuple(name for layout in _LAYOUTS for name in layout)
 
 
 def load_sae(folder: str | Path, hook: HookPoint, architecture: str | None = None) -> SparseCoder:
@@ -45,8 +54,8 @@ def load_sae(folder: str | Path, hook: HookPoint, architecture: str | None = Non
 
 def weight_files(folder: Path) -> list[Path]:
     """The files of an SAE folder that its loader reads."""
-    names = ("params.npz", "cfg.json", "sae_weights.safetensors", "sae.safetensors")
-    return [folder / name for name in names if (folder / name).is_file()]
+    found = ([folder / name for name in layout if (folder / name).is_file()] for layout in _LAYOUTS)
+    return next((paths for paths in found if paths), [])
 
 
 def _reader(folder: Path):
@@ -58,9 +67,11 @@ def _reader(folder: Path):
     if {"cfg.json", "sae.safetensors"} <= names:
         ours = read_json(folder / "cfg.json").get("format") == FORMAT
         return _own if ours else _sparsify
+    if names & {llmjp_format.WEIGHTS, llmjp_format.PICKLE}:
+        return _llmjp
     raise InputError(
         f"{folder}: no SAE there; expected params.npz, or cfg.json with sae_weights.safetensors "
-        "(sae-lens) or sae.safetensors (sparsify, langsae)"
+        "(sae-lens) or sae.safetensors (sparsify, langsae), or model.safetensors (llm-jp)"
     )
 
 
@@ -114,12 +125,17 @@ def _sparsify(folder: Path, hook: HookPoint) -> TopKSAE:
     return _topk_sae(folder, raw["encoder.weight"], weights, k, hook)
 
 
+def _llmjp(folder: Path, hook: HookPoint) -> TopKSAE:
+    weights, k = llmjp_format.read(folder)
+    return _topk_sae(folder, weights["W_enc"], weights, k, hook, "l2")
+
+
 def _tensors(folder: Path, name: str) -> dict[str, Tensor]:
     # cloned: tensors of a mapped file are not aligned, which can change the last bit of sums
     return {k: v.clone() for k, v in load_file(folder / f"{name}.safetensors").items()}
 
 
-def _topk_sae(folder, W_enc, weights, k, hook) -> TopKSAE:
+def _topk_sae(folder, W_enc, weights, k, hook, norm_kind="none") -> TopKSAE:
     try:
         return TopKSAE(
             W_enc=W_enc.contiguous(),
@@ -129,6 +145,7 @@ def _topk_sae(folder, W_enc, weights, k, hook) -> TopKSAE:
             k=k,
             hook=str(hook),
             relu=True,
+            norm=InputNorm(norm_kind),
         )
     except InputError as error:
         raise InputError(f"{folder}: {error}") from error

@@ -65,13 +65,16 @@ class TrainedBank(_BankSpec):
         return self
 
 
-class _LoadedBank(_BankSpec):
-    """architecture: what the SAEs are held to be; `{layer}` in a path is the hook's layer."""
+class LoadedBank(_BankSpec):
+    """SAEs that others trained.
+
+    architecture: what they are held to be; `{layer}` in a path is the hook's layer.
+    """
 
     architecture: Literal["relu", "jumprelu", "topk"] | None = None
 
 
-class SaeLensBank(_LoadedBank):
+class SaeLensBank(LoadedBank):
     """A release of sae-lens' registry: `id` such as blocks.{layer}.hook_resid_pre."""
 
     source: Literal["sae_lens"]
@@ -80,8 +83,11 @@ class SaeLensBank(_LoadedBank):
     revision: str = "main"
 
 
-class HubBank(_LoadedBank):
-    """Folders of a hub repository: GemmaScope, sparsify, sae-lens or our own layout."""
+class HubBank(LoadedBank):
+    """Folders of hub repositories: GemmaScope, sparsify, sae-lens, llm-jp or our own layout.
+
+    `{layer}` may stand in `repo` too; `path` "." is a repository that holds one SAE.
+    """
 
     source: Literal["hub"]
     repo: str
@@ -89,7 +95,7 @@ class HubBank(_LoadedBank):
     path: str
 
 
-class FolderBank(_LoadedBank):
+class FolderBank(LoadedBank):
     """Local folders in any of those layouts."""
 
     source: Literal["folder"]

@@ -7,7 +7,7 @@ from langsae.activations import ActivationChunks
 from langsae.command import run
 from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
-from langsae.files import digest, publish, read_json, write_json
+from langsae.files import digest, publish, write_json
 from langsae.models.hooks import HookPoint
 from langsae.models.language_model import LanguageModel, load
 from langsae.models.tokens import tokenise
@@ -15,7 +15,7 @@ from langsae.params import section
 from langsae.saes.bank import folder_of, locate, write_index
 from langsae.saes.load import load_sae
 from langsae.saes.probe import check_fit
-from langsae.saes.spec import BankSpec, EmptyBank, TrainedBank
+from langsae.saes.spec import BankSpec, EmptyBank, LoadedBank, TrainedBank
 from langsae.saes.train_bank import train_bank
 
 SAES = Path("artifacts/saes")
@@ -41,7 +41,23 @@ def prepare(spec: BankSpec, compute: Compute, out: Path) -> None:
             write_json(bank / "bank.json", {"spec": spec.model_dump(mode="json"), "saes": {}})
         return
     model = load(Path("artifacts/models") / spec.model, compute.device)
-    chunks = _activations(spec, model, compute)
+    prepare_for(model, spec, compute, out, SCRATCH)
+
+
+def prepare_for(
+    model: LanguageModel,
+    spec: TrainedBank | LoadedBank,
+    compute: Compute,
+    out: Path,
+    scratch: Path,
+    keep: bool = True,
+) -> None:
+    """Train or fetch the bank of `spec` for a model at hand and publish it at `out`.
+
+    scratch: where a killed training goes on from; keep: whether activations wait on disk, which
+    more than one epoch needs.
+    """
+    chunks = _activations(spec, model, compute, scratch, keep)
     with publish(out) as bank:
         bank.mkdir(parents=True)
         if isinstance(spec, TrainedBank):
@@ -60,13 +76,18 @@ def prepare(spec: BankSpec, compute: Compute, out: Path) -> None:
     chunks.clear()
 
 
-def _activations(spec: BankSpec, model: LanguageModel, compute: Compute) -> ActivationChunks:
+def _activations(
+    spec: TrainedBank | LoadedBank,
+    model: LanguageModel,
+    compute: Compute,
+    scratch: Path,
+    keep: bool,
+) -> ActivationChunks:
     """The activations of the bank's texts; a loaded bank only needs enough for the probe."""
     trained = isinstance(spec, TrainedBank)
     corpus = ParallelCorpus.load(Path("artifacts/corpora") / f"{spec.corpus}.jsonl")
     key = digest([
-        spec.model_dump(mode="json"), compute.model_dump(), corpus.digest(),
-        read_json(Path("artifacts/models") / spec.model / "model.json"),
+        spec.model_dump(mode="json"), compute.model_dump(), corpus.digest(), model.description
     ])  # fmt: skip
     return ActivationChunks(
         model,
@@ -75,7 +96,8 @@ def _activations(spec: BankSpec, model: LanguageModel, compute: Compute) -> Acti
         compute,
         spec.chunk_tokens if trained else PROBE_TOKENS,
         spec.training.seed if trained else 0,
-        SCRATCH / key,
+        scratch / key,
+        keep and trained,
     )
 
 
@@ -86,8 +108,8 @@ def _probe(spec, places, bank: Path, model: LanguageModel, chunks: ActivationChu
         sae = load_sae(folder_of(place, bank), point, getattr(spec, "architecture", None))
         coders[point] = sae.to(model.device)
     sample = {
-        HookPoint.parse(hook): value[:PROBE_TOKENS].to(model.device)
-        for hook, value in chunks[0].items()
+        HookPoint.parse(hook): value.to(model.device)
+        for hook, value in chunks.head(PROBE_TOKENS).items()
     }
     return check_fit(coders, [sample])
 
