@@ -34,7 +34,7 @@ class Answer:
 class Subject:
     """What predicates read: series of the features, and injections at one alpha and number.
 
-    perplexity: draw, add, language, value; translation: draw, add, direction, value.
+    perplexity: add, added, draw, language, value; translation: with direction for language.
     """
 
     series: Series
@@ -111,7 +111,7 @@ def bilingual_helps_both(one: Subject) -> Answer | None:
         f"{code} " + ", ".join(f"{add} {means[add, code]:.2f}" for add in ("bi", *RIVALS))
         for code in LANGUAGES
     )
-    return _worst([("; ".join(shown), gain)])
+    return _worst([("; ".join(shown), gain)], _added(one.perplexity))
 
 
 def bilingual_helps_translation(one: Subject) -> Answer | None:
@@ -122,7 +122,7 @@ def bilingual_helps_translation(one: Subject) -> Answer | None:
         return None
     means = one.translation.groupby(["add", "direction"])["value"].mean()
     shown = (f"{way} {means['none', way]:.2f} to {means['bi', way]:.2f}" for way in directions)
-    return _worst([("; ".join(shown), gain)])
+    return _worst([("; ".join(shown), gain)], _added(one.translation))
 
 
 def larger_more_bilingual(sizes: Mapping[str, Series]) -> Answer | None:
@@ -144,6 +144,11 @@ def larger_more_bilingual(sizes: Mapping[str, Series]) -> Answer | None:
         )
         found.append((f"by {reading}: {shown}", slope))
     return _worst(found)
+
+
+def _added(rows: pd.DataFrame) -> str:
+    numbers = rows[rows["add"] != "none"].groupby("add")["added"].max()
+    return "added: " + ", ".join(f"{add} {int(number):,}" for add, number in numbers.items())
 
 
 def _gains(

@@ -67,7 +67,7 @@ def gather(
         tables.perplexity(places["evaluated"]),
         tables.pretraining(history),
         tables.injections(places["injected"]),
-        tables.patterns(places["described"]),
+        tables.patterns(places["described"], found.layers),
     ]
     if chosen.published is not None:
         parts.append({"labels": artefacts.labels(expand(chosen.published))})
@@ -88,7 +88,7 @@ def subject(one: Series, injected: Path, settings: Measuring) -> Subject:
 
 def _at(rows: pd.DataFrame, settings: Measuring) -> pd.DataFrame:
     if rows.empty:
-        return pd.DataFrame(columns=["add", "draw", "language", "direction", "value"])
+        return pd.DataFrame(columns=["add", "added", "draw", "language", "direction", "value"])
     added = rows[rows["add"] != NONE]
     features = settings.features or int(added["features"].max())
     wanted = np.isclose(added["alpha"], settings.alpha) & (added["features"] == features)

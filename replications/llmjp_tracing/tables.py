@@ -5,6 +5,8 @@ step of the language model, `layer` counts from 1.
 """
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ import pandas as pd
 
 from langsae.errors import InputError
 from langsae.files import read_json
-from langsae.metrics.semantics import CLASSES
 from replications.llmjp_tracing import series
 from replications.llmjp_tracing.series import Series
 
@@ -28,13 +29,15 @@ COLUMNS = {
     "rates_held_out": ["rate", "loss", "fvu", "selected"],
     "perplexity": ["model", "language", "tokens", "perplexity"],
     "pretraining_loss": ["step", "tokens", "lr", "loss"],
-    "injection": ["add", "alpha", "features", "language", "draws", "mean", "spread", "change"],
-    "translation": ["add", "alpha", "features", "direction", "metric", "draws", "mean", "spread",
-                    "change"],
+    "injection": ["add", "alpha", "features", "added", "language", "draws", "mean", "spread",
+                  "change"],
+    "translation": ["add", "alpha", "features", "added", "direction", "metric", "draws", "mean",
+                    "spread", "change"],
     "patterns": ["step", "layer", "feature", "class", "place", "language", "pieces", "values",
                  "top"],
 }  # fmt: skip
 NONE = "none"  # nothing is added
+SHOWN = 2  # windows of a feature in each language
 
 Frames = dict[str, pd.DataFrame]
 
@@ -86,9 +89,14 @@ def pretraining(history: Path) -> Frames:
 
 
 def injected(folder: Path, name: str) -> pd.DataFrame:
-    """Table `name` of stage inject as it is: a row a draw."""
+    """Table `name` of stage inject, a row a draw; `added` of `features` asked for there were."""
     frame = _csv(folder / f"{name}.csv")
-    return frame.fillna({"alpha": 0.0, "features": 0, "draw": 0}) if len(frame) else frame
+    if frame.empty:
+        return frame
+    drawn = read_json(folder / "settings.json")["drawn"]
+    added = [0 if row.add == NONE else drawn[row.add][str(row.features)]
+             for row in frame.itertuples()]  # fmt: skip
+    return frame.assign(added=added)
 
 
 def injections(folder: Path) -> Frames:
@@ -106,7 +114,7 @@ def injections(folder: Path) -> Frames:
 def _over_draws(rows: pd.DataFrame, part: list[str], value: str, relative: bool) -> pd.DataFrame:
     if rows.empty:
         return pd.DataFrame()
-    grouped = rows.groupby(["add", "alpha", "features", *part], sort=True)[value]
+    grouped = rows.groupby(["add", "alpha", "features", "added", *part], sort=True)[value]
     found = grouped.agg(draws="size", mean="mean", spread="std").reset_index()
     found["spread"] = found["spread"].where(found["draws"] > 1, 0.0)
     plain = found[found["add"] == NONE].set_index(part)["mean"]
@@ -118,24 +126,25 @@ def _over_draws(rows: pd.DataFrame, part: list[str], value: str, relative: bool)
     return found.assign(change=100 * (mean / base - 1) if relative else mean - base)
 
 
-def patterns(folder: Path) -> Frames:
-    """The windows in which chosen features are strongest, a row a window."""
+def patterns(folder: Path, layers: Sequence[int]) -> Frames:
+    """The windows in which chosen features of the middle layer are strongest, a row a window.
+
+    Of each language the first SHOWN; values go with pieces.
+    """
     path = folder / "patterns.json"
-    if not path.is_file():
-        return {}
-    rows = [
-        {"step": one["step"], "layer": one["layer"], "feature": one["feature"],
-         "class": _class(one["class"]), "place": place, "language": window["language"],
-         "pieces": json.dumps(window["pieces"], ensure_ascii=False),
-         "values": json.dumps(window["values"]), "top": window["top"]}
-        for one in read_json(path)
-        for place, window in enumerate(one["windows"])
-    ]  # fmt: skip
-    return {"patterns": pd.DataFrame(rows)}
-
-
-def _class(label: int | str) -> str:
-    return label if isinstance(label, str) else (*CLASSES, "dead")[label]  # -1 is dead
+    found = read_json(path) if path.is_file() else []
+    middle = layers[(len(layers) - 1) // 2]
+    rows = []
+    for one in found:
+        seen: Counter[str] = Counter()
+        for window in one["windows"] if one["layer"] == middle else ():
+            place, code = seen[window["language"]], window["language"]
+            seen[code] += 1
+            if place < SHOWN:
+                rows.append([one["step"], one["layer"], one["feature"], one["class"], place, code,
+                             json.dumps(window["pieces"], ensure_ascii=False),
+                             json.dumps(window["values"]), window["top"]])  # fmt: skip
+    return {"patterns": pd.DataFrame(rows, columns=COLUMNS["patterns"])}
 
 
 def _csv(path: Path) -> pd.DataFrame:
