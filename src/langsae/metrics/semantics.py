@@ -32,6 +32,15 @@ class TokenCounts:
         if len(self.count) and self.count.min() < 1:
             raise InputError("token counts: every listed token needs a count of at least 1")
 
+    @classmethod
+    def of(cls, feature: np.ndarray, token: np.ndarray, features: int) -> "TokenCounts":
+        """Counted from single activating tokens, int64 [N] columns in any order."""
+        width = int(token.max(initial=0)) + 1
+        key, count = np.unique(feature * width + token, return_counts=True)
+        feature, token = np.divmod(key, width)
+        starts = np.searchsorted(feature, np.arange(features + 1))
+        return cls(starts, token, count)
+
     def __len__(self) -> int:
         return len(self.starts) - 1
 

@@ -17,8 +17,17 @@ from langsae.errors import InputError
 from langsae.metrics.semantics import TokenCounts
 
 Grouping = Literal["connected", "greedy"]
+GROUPINGS: tuple[Grouping, ...] = ("connected", "greedy")
 
 _ROWS = 1024  # of the similarity matrix at a time: 400 MB of float32 for 100,000 tokens
+
+
+class Similarity:
+    def __init__(self, embeddings: Tensor, cosine: float = 0.1) -> None:
+        self.embeddings, self.cosine = embeddings, cosine
+
+    def groups(self, counts: TokenCounts, grouping: Grouping) -> np.ndarray:
+        return token_groups(counts, self.embeddings, grouping, self.cosine)
 
 
 def token_groups(
