@@ -24,6 +24,8 @@ from langsae.models.spec import (
     HubModel,
     ModelSpec,
     NoModel,
+    PretrainedModel,
+    StoredSpec,
     TinyModel,
     TokenizerOnly,
 )
@@ -61,7 +63,22 @@ def prepare(spec: ModelSpec, out: str | Path) -> None:
         hashes = {path.name: sha256(path) for path in _files(files)}
         if not hashes and not isinstance(spec, NoModel):
             raise InputError(f"{files}: no model files there")
-        write_json(folder / "model.json", {"spec": spec.model_dump(), "sha256": hashes})
+        _write_record(spec, hashes, folder)
+
+
+def write_own(spec: PretrainedModel, folder: Path) -> None:
+    """Write the model.json of a model whose files were just saved in `folder`."""
+    _write_record(spec, {path.name: sha256(path) for path in _files(folder)}, folder)
+
+
+def _write_record(spec: StoredSpec, hashes: dict[str, str], folder: Path) -> None:
+    write_json(folder / "model.json", {"spec": spec.model_dump(), "sha256": hashes})
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a model that `prepare` published at `folder`."""
+    spec = parse(StoredSpec, read_json(folder / "model.json")["spec"], f"{folder}/model.json")
+    return read_json(_located(spec, folder) / "config.json")
 
 
 def _obtain(spec: ModelSpec, folder: Path) -> Path:
@@ -108,7 +125,7 @@ def _files(folder: Path) -> list[Path]:
 def load_source(folder: Path) -> LoadedModel:
     """Load what `prepare` published; a file whose sha256 changed since is refused."""
     record = read_json(folder / "model.json")
-    spec = parse(ModelSpec, record["spec"], f"{folder}/model.json")
+    spec = parse(StoredSpec, record["spec"], f"{folder}/model.json")
     files = _located(spec, folder)
     for name, expected in record["sha256"].items():
         if not (files / name).is_file() or sha256(files / name) != expected:
@@ -124,7 +141,7 @@ def load_source(folder: Path) -> LoadedModel:
     return _load_network(spec, files, description)
 
 
-def _located(spec: ModelSpec, folder: Path) -> Path:
+def _located(spec: StoredSpec, folder: Path) -> Path:
     if isinstance(spec, HubModel):
         return hub.snapshot(spec.repo, spec.revision, _PATTERNS)
     return _checked_folder(spec.path) if isinstance(spec, FolderModel) else folder

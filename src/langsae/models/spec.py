@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from langsae.params import Spec
 
@@ -51,6 +51,17 @@ class TinyModel(_ModelSpec):
     weights: Literal["as published"] = "as published"
 
 
+class PretrainedModel(_ModelSpec):
+    """A checkpoint of a history that was trained here: its files lie beside its model.json.
+
+    Only stage prepare_history writes this. step: optimiser steps it was trained for.
+    """
+
+    source: Literal["pretrained"]
+    step: NonNegativeInt
+    weights: Literal["as published"] = "as published"
+
+
 class TokenizerOnly(Spec):
     """No model: a tokenizer from local files, for claims that texts and tokenizers decide.
 
@@ -80,3 +91,5 @@ ModelSpec = Annotated[
     HubModel | FolderModel | EmbeddedModel | TinyModel | TokenizerOnly | NoModel,
     Field(discriminator="source"),
 ]
+# What a model.json may hold, where `models` of params.yaml may not.
+StoredSpec = Annotated[ModelSpec | PretrainedModel, Field(discriminator="source")]

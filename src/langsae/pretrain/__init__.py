@@ -1,0 +1,1 @@
+"""Pretraining a small causal LM from scratch, with a history of checkpoints."""
