@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dense_injection import dense
 from langsae import translate
 from langsae.errors import InputError
 from langsae.injection import InjectedScorer, Injector, check_pair
@@ -58,27 +59,6 @@ def everywhere(ids):
 def after(mid, ids, change):
     with intervened(mid, change):
         return mid.activations(ids, [HOOK])[HOOK]
-
-
-def dense(sae, h_full, h_mid, mask, alpha, undo, bias=False):
-    """Eq. 7 from the full matrix of pre-activations, one feature after another."""
-    x = h_full.double()
-    if sae.norm.kind == "l2":
-        x = x / x.norm(dim=-1, keepdim=True)
-    elif sae.norm.kind == "standard":
-        x = (x - sae.norm.mean.double()) / sae.norm.scale
-    pre = (x - sae.b_dec.double()) @ sae.W_enc.double().T
-    kept = torch.zeros_like(pre).scatter(-1, pre.topk(sae.k).indices, 1.0) * pre.clamp_min(0)
-    out = torch.zeros_like(x)
-    for feature in mask.nonzero()[:, 0].tolist():
-        out += kept[..., feature, None] * sae.W_dec[feature].double()
-    if bias:
-        out += sae.b_dec.double()
-    if sae.norm.kind == "standard":
-        out = out * sae.norm.scale + (sae.norm.mean.double() if bias else 0)
-    if sae.norm.kind == "l2" and undo != "none":
-        out = out * (h_full if undo == "full norm" else h_mid).double().norm(dim=-1, keepdim=True)
-    return h_mid.double() + alpha * out
 
 
 def test_an_identity_coder_adds_the_full_models_activations_exactly(models, ids):

@@ -1,6 +1,5 @@
 """Prompts and answers of translation; chrF by hand; COMET's process with a stand-in for COMET."""
 
-import hashlib
 import json
 import sys
 from collections import Counter
@@ -8,60 +7,17 @@ from pathlib import Path
 
 import pytest
 
+import standin_comet
 from langsae import translate
 from langsae.comet import client, score
 from langsae.comet.client import Comet
 from langsae.errors import InputError
 
-# What the two packages of COMET's environment do, as far as score.py calls them.
-STANDIN = {
-    "torch.py": "class cuda:\n    is_available = staticmethod(lambda: False)\n",
-    "huggingface_hub.py": (
-        "def snapshot_download(repo, revision):\n"
-        "    print('a progress bar on stdout')\n"
-        "    assert (repo, len(revision)) == ('Unbabel/wmt22-comet-da', 40)\n"
-        "    return {folder!r}\n"
-    ),
-    "comet.py": (
-        "import os, sys\n"
-        "class Model:\n"
-        "    def predict(self, data, batch_size, gpus, num_workers, progress_bar):\n"
-        "        print('noise on stdout')\n"
-        "        if data[0]['mt'] == 'die':\n"
-        "            print('last words', file=sys.stderr)\n"
-        "            os._exit(3)\n"
-        "        if data[0]['mt'] == 'fail':\n"
-        "            raise RuntimeError('out of\\nmemory')\n"
-        "        if data[0]['mt'] == 'nan':\n"
-        "            return {{'scores': [float('nan')]}}\n"
-        "        if data[0]['mt'] == 'environment':\n"
-        "            return {{'scores': [float('OPENAI_API_KEY' in os.environ)]}}\n"
-        "        return {{'scores': [len(d['mt']) / len(d['ref'] + d['src']) for d in data]}}\n"
-        "def load_from_checkpoint(path):\n"
-        "    assert path.endswith('checkpoints/model.ckpt')\n"
-        "    return Model()\n"
-    ),
-}
-
 
 @pytest.fixture
 def standin(tmp_path, monkeypatch):
-    """A Python that finds the stand-in packages, as $LANGSAE_COMET; its folder."""
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints/model.ckpt").write_bytes(b"a checkpoint")
-    for name, text in STANDIN.items():
-        text = text.format(folder=str(tmp_path)) if "{" in text else text
-        (tmp_path / name).write_text(text)
-    # the checkpoint's hash is a constant of score.py: the stand-in runs a copy with another
-    copy = tmp_path / "score.py"
-    sha = hashlib.sha256(b"a checkpoint").hexdigest()
-    copy.write_text(Path(score.__file__).read_text().replace(score.CHECKPOINT_SHA256, sha))
-    program = tmp_path / "python"
-    program.write_text(
-        f'#!/bin/sh\nshift\nPYTHONPATH={tmp_path} exec {sys.executable} {copy} "$@"\n'
-    )
-    program.chmod(0o755)
-    monkeypatch.setenv(client.VARIABLE, str(program))
+    """A stand-in for COMET's environment as $LANGSAE_COMET; its folder."""
+    monkeypatch.setenv(client.VARIABLE, str(standin_comet.build(tmp_path)))
     return tmp_path
 
 

@@ -20,7 +20,7 @@ from langsae.interventions import Edit, Intervention
 from langsae.models.hooks import HookPoint
 from langsae.models.language_model import LanguageModel
 from langsae.perplexity import Scorer
-from langsae.saes.codes import SparseCodes, SparseCoder, weighted_rows
+from langsae.saes.codes import SparseCoder, SparseCodes, weighted_rows
 from langsae.saes.topk import InputNorm
 
 UndoL2 = Literal["full norm", "mid norm", "none"]
