@@ -5,37 +5,33 @@ share of letters of that language's script beside it; perplexity under the unste
 distinct-n stand for coherence.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import NonNegativeInt, PositiveInt
-from tqdm import tqdm
 
-from langsae.cells import Cells
+from langsae import sharded
 from langsae.command import run
 from langsae.compute import Compute
 from langsae.errors import InputError
-from langsae.files import digest, publish, write_json
-from langsae.generate import Continuation, Generation, Generator, Request, Sampling
+from langsae.files import publish, write_json
+from langsae.generate import Continuation, Generation
 from langsae.identify_language import LanguageIdentifier
-from langsae.interventions import Intervention, fingerprint
 from langsae.languages import find
+from langsae.launch import LOCAL, Launch
+from langsae.launch import settings as launch_settings
 from langsae.metrics.generation import distinct, script_share
 from langsae.models.language_model import LanguageModel, load
 from langsae.models.tokens import TokenIds, TokenisedCorpus, TokenPolicy
-from langsae.params import Spec
 from langsae.perplexity import Scorer
 from langsae.saes.bank import load_bank
 from replications.sae_lape import artefacts, identified, stage
 from replications.sae_lape.run import STUDY, Run
-from replications.sae_lape.steering import FeatureSetting, feature_interventions
+from replications.sae_lape.steering import feature_interventions
+from replications.sae_lape.writing import Generate, Variant, Writing
 
 BASELINE = "baseline"
 COLUMNS = (
@@ -44,49 +40,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class Steering(FeatureSetting):
-    """alphas: multipliers for every language, or by language (others are then left out)."""
-
-    alphas: tuple[float, ...] | dict[str, tuple[float, ...]]
-    positions: Literal["all", "last"] = "all"
-    reencode: bool = False
-
-    def of(self, code: str) -> tuple[float, ...]:
-        """The multipliers of one language."""
-        return self.alphas.get(code, ()) if isinstance(self.alphas, dict) else self.alphas
-
-
-class Generate(Spec):
-    """seeds: texts a prompt and setting, from first_seed on. Each way of going on (reencode or
-    not) also writes unsteered texts. identify_among: the languages a text can be found to be in,
-    None for all of fastText's 176; fasttext: another model than the shipped lid.176.ftz.
-    """
-
-    steering: tuple[Steering, ...]
-    prompts: tuple[str, ...] = ("",)
-    seeds: PositiveInt
-    first_seed: NonNegativeInt = 0
-    new_tokens: PositiveInt
-    sampling: Sampling
-    batch_rows: PositiveInt = 64
-    l2_scale: float | None = None
-    identify_among: tuple[str, ...] | None = None
-    fasttext: str | None = None
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One kind of text: who is steered how far, and how the text goes on."""
-
-    setting: str
-    language: str
-    alpha: float
-    intervention: Intervention
-    how: Continuation
-
-
 def main() -> None:
-    stage.main(__doc__, ("generate", Generate), "generated", generate, artefacts.generate)
+    act = partial(generate, how=launch_settings())
+    stage.main(__doc__, ("generate", Generate), "generated", act, artefacts.generate)
 
 
 def generate(
@@ -96,18 +52,25 @@ def generate(
     found: Path,
     out: Path,
     scratch: Path = Path("scratch") / STUDY,
+    how: Launch = LOCAL,
 ) -> None:
     """Publish texts.csv and settings.json at `out`; found: what stage identify published."""
-    model = load(Path("artifacts/models") / run.model, compute.device)
-    made = variants(run, settings, identified.load(found))
-    rows = list(write(model, made, settings, scratch))
+    again = partial(_open, run, settings, compute, found, scratch)
+    writing = again()
+    sharded.fill(again, compute, how, "texts")
+    rows = list(writing.texts())
     identifier = LanguageIdentifier(settings.identify_among, settings.fasttext)
-    frame = judge(rows, model, identifier, compute.batch_tokens)
+    frame = judge(rows, writing.model, identifier, compute.batch_tokens)
     facts = {"identifier": identifier.description, "settings": settings.model_dump(mode="json")}
     with publish(out) as part:
         part.mkdir(parents=True)
         frame.to_csv(part / "texts.csv", index=False, float_format="%.10g")
         write_json(part / "settings.json", facts)
+
+
+def _open(run: Run, settings: Generate, compute: Compute, found: Path, scratch: Path) -> Writing:
+    model = load(Path("artifacts/models") / run.model, compute.device)
+    return Writing(model, variants(run, settings, identified.load(found)), settings, scratch)
 
 
 def variants(run: Run, settings: Generate, features: identified.Identified) -> list[Variant]:
@@ -137,51 +100,6 @@ def variants(run: Run, settings: Generate, features: identified.Identified) -> l
 
 def _name(setting: str, reencode: bool) -> str:
     return f"{setting}_reencoded" if reencode else setting
-
-
-def write(
-    model: LanguageModel, made: Sequence[Variant], settings: Generate, scratch: Path
-) -> Iterator[tuple[Variant, str, int, Generation]]:
-    """(variant, prompt, seed, text) of all; each batch is kept in scratch/ once it is written."""
-    generator, cells = Generator(model), Cells(scratch / _key(model, made, settings))
-    batches = list(_batches(made, settings))
-    total = sum(map(len, batches)) * settings.new_tokens
-    with tqdm(total=total, desc="generate", unit="tok") as bar:
-        for number, batch in enumerate(batches):
-            how = batch[0][0].how
-            requests = [Request(prompt, seed, each.intervention) for each, prompt, seed in batch]
-            kept = cells.json(str(number), partial(_written, generator, requests, how))
-            for (variant, prompt, seed), text in zip(batch, kept, strict=True):
-                whole = Generation(text["text"], tuple(text["ids"]), text["context"])
-                yield variant, prompt, seed, whole
-            bar.update(len(batch) * settings.new_tokens)
-    cells.remove()
-
-
-def _batches(
-    made: Sequence[Variant], settings: Generate
-) -> Iterator[list[tuple[Variant, str, int]]]:
-    """What is written together: texts of one prompt that go on in one way."""
-    ways: dict[Continuation, list[Variant]] = {}
-    for variant in made:
-        ways.setdefault(variant.how, []).append(variant)
-    seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
-    for prompt, group in itertools.product(settings.prompts, ways.values()):
-        wanted = [(variant, prompt, seed) for variant in group for seed in seeds]
-        for start in range(0, len(wanted), settings.batch_rows):
-            yield wanted[start : start + settings.batch_rows]
-
-
-def _written(
-    generator: Generator, requests: Sequence[Request], how: Continuation
-) -> list[dict[str, Any]]:
-    return [vars(text) for text in generator.write(requests, how)]
-
-
-def _key(model: LanguageModel, made: Sequence[Variant], settings: Generate) -> str:
-    prints = [[v.how.model_dump(mode="json"), fingerprint(v.intervention)] for v in made]
-    counts = [settings.first_seed, settings.seeds, settings.batch_rows, settings.prompts]
-    return digest([model.description, prints, counts])
 
 
 def judge(

@@ -7,43 +7,40 @@ machine. `--estimate` says what an endpoint would be asked, and asks nothing.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
 from pydantic import Field, PositiveInt
 
+from langsae import sharded
 from langsae.command import run
 from langsae.compute import Compute
 from langsae.errors import InputError
-from langsae.files import digest, publish, write_json
+from langsae.files import digest, publish
 from langsae.interpret.answers import Answerer, AnswerStore
 from langsae.interpret.contexts import Sampling
 from langsae.interpret.cost import Estimate, check_budget, estimate
 from langsae.interpret.endpoint import Endpoint, EndpointSpec
-from langsae.interpret.judge import Judge, Judged
+from langsae.interpret.judge import Judge
 from langsae.interpret.local import LocalModel, LocalSpec
-from langsae.interpret.score import Asking, Method
+from langsae.interpret.score import Asking
+from langsae.launch import LOCAL, Launch
+from langsae.launch import settings as launch_settings
 from langsae.models.language_model import pick_device
 from langsae.models.source import load_source
 from langsae.params import Spec, section
 from langsae.paths import expand
 from replications.sae_lape import artefacts, identified
+from replications.sae_lape.explanations import write
 from replications.sae_lape.run import STUDY, Run, folder
 from replications.sae_lape.windows import sample_windows
 
 # Assumed of an explanation that is not there yet, when the cost of scoring is estimated: the
 # published ones have 479 characters on average.
 _UNKNOWN = "x" * 480
-FEATURE = ("language", "hook", "layer", "feature")
-COLUMNS = {
-    "explanations": [*FEATURE, "explanation", "status", "windows", "explainer"],
-    "scores": [*FEATURE, "method", "tp", "tn", "fp", "fn", "unread", "explainer"],
-    "excerpts": [*FEATURE, "method", "number", "window", "active", "quantile", "answer", "text"],
-}
 
 
 class NoExplainer(Spec):
@@ -83,27 +80,32 @@ def main() -> None:
     chosen = section(f"{STUDY}.runs.{name}", Run)
     found = folder(profile, name, "identified")
     out = None if arguments.estimate else folder(profile, name, "interpreted")
-    interpret(chosen, settings, compute, found, out, Path("scratch") / STUDY / "interpret")
+    scratch = Path("scratch") / STUDY / "interpret"
+    interpret(chosen, settings, compute, found, out, scratch, launch_settings())
 
 
 def interpret(
-    run: Run, settings: Interpret, compute: Compute, found: Path, out: Path | None, scratch: Path
+    run: Run,
+    settings: Interpret,
+    compute: Compute,
+    found: Path,
+    out: Path | None,
+    scratch: Path,
+    how: Launch = LOCAL,
 ) -> None:
     """Explain and score the features in `found` (identified/) and publish the tables at `out`.
 
     Without `out` an endpoint's estimate is printed and nothing asked. Answers are kept under
-    `scratch` and never asked for twice, also where windows or the selection change.
+    `scratch` and never asked for twice, also where windows or the selection change. An endpoint is
+    asked from this process alone, whatever `how`: it keeps the key and the budget.
     """
     explainer = settings.explainer
     why = _why_not(explainer, out is None) if run.published is None else None
     if run.published is not None or why is not None:
         _leave_out(run.published, why, settings, out)
         return
-    rows = _selected(identified.load(found), settings)
-    samples, seeds, pieces = sample_windows(
-        run, settings.contexts, settings.seed, compute, rows, scratch
-    )
-    judge = Judge(samples, seeds, lru_cache(1 << 16)(pieces), settings.asking, explainer.max_tokens)
+    answers = _Answers(run, settings, compute, found, scratch)
+    rows, judge = answers.judge(how)
     if out is None:
         _announce(judge, explainer, scratch)
         return
@@ -111,12 +113,51 @@ def interpret(
     store = _store(answerer.describe(), scratch)
     if isinstance(explainer, EndpointSpec):
         check_budget(_announce(judge, explainer, scratch), explainer)
+    else:
+        sharded.fill(partial(_same, answers), compute, how, "answers")
+        for part in sorted(store.path.parent.glob(f"{store.path.stem}-*-of-*.jsonl")):
+            store.absorb(part)
     judged, questions = judge.run(answerer, store)
     facts = {"answerer": answerer.describe(), "settings": settings.model_dump(mode="json")}
     with publish(out) as part:
         part.mkdir(parents=True)
-        _write(part, rows, judged, explainer.model, facts)
+        write(part, rows, judged, explainer.model, facts)
         store.export(questions, part / "questions.jsonl")
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """Answers about the selected features; shards of them are files beside the store's own."""
+
+    run: Run
+    settings: Interpret
+    compute: Compute
+    found: Path
+    scratch: Path
+
+    def judge(
+        self, how: Launch = LOCAL, shard: tuple[int, int] = (0, 1)
+    ) -> tuple[pd.DataFrame, Judge]:
+        """All selected features, and the questions about those of shard (i, of n)."""
+        asked, part = self.settings, slice(shard[0], None, shard[1])
+        rows = _selected(identified.load(self.found), asked)
+        samples, seeds, pieces = sample_windows(
+            self.run, asked.contexts, asked.seed, self.compute, rows, self.scratch, how
+        )
+        cached, longest = lru_cache(1 << 16)(pieces), asked.explainer.max_tokens
+        return rows, Judge(samples[part], seeds[part], cached, asked.asking, longest)
+
+    def fill(self, shard: tuple[int, int] = (0, 1)) -> None:
+        """Ask what is not answered yet of shard (i, of n) of the features."""
+        answerer = _answerer(self.settings.explainer, self.compute)
+        main = _store(answerer.describe(), self.scratch).path
+        path = main.with_name(f"{main.stem}-{shard[0]}-of-{shard[1]}.jsonl")
+        _, judge = self.judge(shard=shard)
+        judge.run(answerer, AnswerStore(path, answerer.describe(), known=main))
+
+
+def _same(answers: _Answers) -> _Answers:
+    return answers  # holds no model: what opens it in another process is what is sent there
 
 
 def _store(described: dict[str, Any], scratch: Path) -> AnswerStore:
@@ -144,7 +185,7 @@ def _leave_out(published: str | None, why: str | None, settings: Interpret, out:
     facts = {"left_out": why, "settings": settings.model_dump(mode="json")}
     with publish(out) as part:
         part.mkdir(parents=True)
-        _write(part, pd.DataFrame(), [], "", facts)
+        write(part, pd.DataFrame(), [], "", facts)
 
 
 def _why_not(explainer: Explainer, only_estimate: bool) -> str | None:
@@ -178,42 +219,6 @@ def _selected(found: identified.Identified, settings: Interpret) -> pd.DataFrame
         ordered = rows.sort_values(["entropy", "layer", "feature"], kind="stable")
         rows = rows.loc[sorted(ordered.groupby("language").head(settings.per_language).index)]
     return rows.reset_index(drop=True)
-
-
-def _write(
-    part: Path, rows: pd.DataFrame, judged: Sequence[Judged], explainer: str, facts: dict[str, Any]
-) -> None:
-    """explanations.csv, scores.csv (of explained features), excerpts.csv and settings.json."""
-    tables: dict[str, list[dict[str, Any]]] = {"explanations": [], "scores": [], "excerpts": []}
-    for row, result in zip(rows.itertuples(), judged, strict=True):
-        base = {name: getattr(row, name) for name in FEATURE}
-        tables["explanations"].append(
-            base | {"explanation": result.explanation, "status": result.status,
-                    "windows": result.n_active, "explainer": explainer}
-        )  # fmt: skip
-        for method in result.excerpts:
-            counts = asdict(result.confusion(method))
-            tables["scores"].append(base | {"method": method} | counts | {"explainer": explainer})
-            tables["excerpts"] += [
-                base | {"method": method} | row for row in _excerpts(result, method)
-            ]
-    for name, columns in COLUMNS.items():
-        frame = pd.DataFrame(tables[name], columns=columns)
-        frame.to_csv(part / f"{name}.csv", index=False, float_format="%.10g")
-    write_json(part / "settings.json", facts)
-
-
-def _excerpts(result: Judged, method: Method) -> Iterator[dict[str, Any]]:
-    pairs = zip(result.excerpts[method], result.said[method], strict=True)
-    for number, (excerpt, said) in enumerate(pairs):
-        yield {
-            "number": number,
-            "window": excerpt.window,
-            "active": int(excerpt.active),
-            "quantile": "" if excerpt.quantile is None else excerpt.quantile,
-            "answer": "" if said is None else int(said),
-            "text": excerpt.text,
-        }
 
 
 if __name__ == "__main__":

@@ -5,20 +5,24 @@ Each text is scored plainly, then under every intervention: settings x intervene
 are there, so a killed run goes on where it was.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.numpy import save_file
 
+from langsae import sharded
 from langsae.command import run
 from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.errors import InputError
 from langsae.files import publish, write_json
-from langsae.impact import Impacted, Plan, score
+from langsae.impact import Impacted, Plan, Scoring
 from langsae.interventions import Intervention
 from langsae.languages import by_name
+from langsae.launch import LOCAL, Launch
+from langsae.launch import settings as launch_settings
 from langsae.models.language_model import LanguageModel, load
 from langsae.models.tokens import tokenise
 from langsae.params import Spec
@@ -59,7 +63,8 @@ class Perplexity(Spec):
 
 
 def main() -> None:
-    stage.main(__doc__, ("perplexity", Perplexity), "perplexity", perplexity, artefacts.perplexity)
+    act = partial(perplexity, how=launch_settings())
+    stage.main(__doc__, ("perplexity", Perplexity), "perplexity", act, artefacts.perplexity)
 
 
 def perplexity(
@@ -69,29 +74,24 @@ def perplexity(
     found: Path,
     out: Path,
     scratch: Path = Path("scratch") / STUDY,
+    how: Launch = LOCAL,
 ) -> None:
     """Publish perplexity.safetensors and settings.json at `out`; found: what identify published.
 
     Of the L languages with intervened features, the M of `run.impact` (both by English name) and
     its S rows: `normal` float64 [M, S] and per setting [L, M, S], NaN where it was not asked for.
     """
-    corpus = ParallelCorpus.load(Path("artifacts/corpora") / f"{run.impact}.jsonl")
-    corpus = corpus.select(by_name(corpus.languages))
-    corpus = corpus if settings.rows is None else corpus.rows(settings.rows)
-    if not corpus.aligned:
-        raise InputError(f"corpus {run.impact}: perplexities are compared on aligned rows only")
-    model = load(Path("artifacts/models") / run.model, compute.device)
-    tokens = tokenise(model.tokenizer, corpus, run.policy)
-    features = identified.load(found)
-    plans = plan(run, settings, features, model)
-    scored = score(Scorer(model), tokens, plans, compute, scratch)
+    again = partial(_open, run, settings, compute, found, scratch)
+    scoring, corpus = again(), _texts(run, settings)
+    sharded.fill(again, compute, how, "perplexities")
+    scored = scoring.results()
     shape = (len(corpus.languages), len(corpus))
     facts = {
-        "intervened": list(features.languages),
+        "intervened": list(identified.load(found).languages),
         "impacted": list(corpus.languages),
         "rows": len(corpus),
-        "tokens": tokens.counts(),
-        "settings": {name: plan.fields for name, plan in plans.items()},
+        "tokens": scoring.tokens.counts(),
+        "settings": {name: plan.fields for name, plan in scoring.plans.items()},
     }
     with publish(out) as part:
         part.mkdir(parents=True)
@@ -102,6 +102,22 @@ def perplexity(
         }
         save_file(tensors, part / "perplexity.safetensors")
         write_json(part / "settings.json", facts)
+
+
+def _texts(run: Run, settings: Perplexity) -> ParallelCorpus:
+    corpus = ParallelCorpus.load(Path("artifacts/corpora") / f"{run.impact}.jsonl")
+    corpus = corpus.select(by_name(corpus.languages))
+    corpus = corpus if settings.rows is None else corpus.rows(settings.rows)
+    if not corpus.aligned:
+        raise InputError(f"corpus {run.impact}: perplexities are compared on aligned rows only")
+    return corpus
+
+
+def _open(run: Run, settings: Perplexity, compute: Compute, found: Path, scratch: Path) -> Scoring:
+    model = load(Path("artifacts/models") / run.model, compute.device)
+    tokens = tokenise(model.tokenizer, _texts(run, settings), run.policy)
+    plans = plan(run, settings, identified.load(found), model)
+    return Scoring(Scorer(model), tokens, plans, compute, scratch)
 
 
 def plan(

@@ -5,7 +5,7 @@ blocks below the first intervened layer run once. Each cell (a batch under one s
 scratch folder until all are there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,55 @@ class Plan:
     fields: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """The matrix of texts and settings. Its cells lie in a folder under `scratch` that is named by
+    a digest of all they depend on: shards of it may be filled by any process that sees the folder.
+    """
+
+    scorer: Scorer
+    tokens: TokenisedCorpus
+    plans: Mapping[str, Plan]
+    compute: Compute
+    scratch: Path
+
+    def fill(self, shard: tuple[int, int] = (0, 1)) -> None:
+        """Compute the cells of shard (i, of n) of the batches that are not there yet."""
+        groups = self._groups()
+        for _ in self._cells(self._folder(), groups, range(len(groups))[shard[0] :: shard[1]]):
+            pass
+
+    def results(self) -> dict[str, np.ndarray]:
+        """Perplexities of the N texts: `normal` [N] and per setting [L, N], float64."""
+        groups, cells = self._groups(), self._folder()
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in ("normal", *self.plans)}
+        for name, values in self._cells(cells, groups, range(len(groups))):
+            parts[name].append(values)
+        order = np.argsort(np.concatenate([np.array(group) for group in groups]))
+        scored = {name: np.concatenate(part, axis=-1)[..., order] for name, part in parts.items()}
+        cells.remove()
+        return scored
+
+    def _groups(self) -> list[list[int]]:
+        return self.tokens.batches(self.compute.batch_tokens)
+
+    def _folder(self) -> Cells:
+        key = _key(self.scorer, self.tokens, self.plans, self.compute.batch_tokens)
+        return Cells(self.scratch / key)
+
+    def _cells(
+        self, cells: Cells, groups: Sequence[Sequence[int]], numbers: Sequence[int]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Setting and values of each cell of the batches `numbers`."""
+        names = ("normal", *self.plans)
+        with tqdm(total=len(numbers) * len(names), desc="perplexity", unit="cell") as bar:
+            for number in numbers:
+                batch = _Batch(self.scorer, self.tokens, groups[number], self.plans)
+                for index, name in enumerate(names):
+                    yield name, cells.array(f"{number}-{index}", partial(batch.of, name))
+                    bar.update()
+
+
 def score(
     scorer: Scorer,
     tokens: TokenisedCorpus,
@@ -45,21 +94,8 @@ def score(
     compute: Compute,
     scratch: Path,
 ) -> dict[str, np.ndarray]:
-    """Perplexities of the N texts: `normal` [N] and per setting [L, N], float64."""
-    groups = tokens.batches(compute.batch_tokens)
-    cells = Cells(scratch / _key(scorer, tokens, plans, compute.batch_tokens))
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("normal", *plans)}
-    with tqdm(total=len(groups) * len(parts), desc="perplexity", unit="cell") as bar:
-        for number, group in enumerate(groups):
-            batch = _Batch(scorer, tokens, group, plans)
-            for index, name in enumerate(parts):
-                compute_cell = partial(batch.of, name)
-                parts[name].append(cells.array(f"{number}-{index}", compute_cell))
-                bar.update()
-    order = np.argsort(np.concatenate([np.array(group) for group in groups]))
-    scored = {name: np.concatenate(part, axis=-1)[..., order] for name, part in parts.items()}
-    cells.remove()
-    return scored
+    """`Scoring.results`, in this process."""
+    return Scoring(scorer, tokens, plans, compute, scratch).results()
 
 
 class _Batch:

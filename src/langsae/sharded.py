@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from langsae import stream
 from langsae.cells import discard
@@ -56,6 +57,32 @@ def collect(
             reducer.merge(part)
     discard(folder)
     return whole
+
+
+class Fillable(Protocol):
+    """A long computation of many parts, which any process keeps where all find them."""
+
+    def fill(self, shard: tuple[int, int] = (0, 1)) -> None:
+        """Compute what is not there yet of shard (i, of n)."""
+        ...
+
+
+def fill(again: Callable[[], Fillable], compute: Compute, launch: Launch, what: str) -> None:
+    """On Ray, fill `ray.shards` shards as tasks; locally do nothing: the caller computes all.
+
+    again: opens the computation in another process; picklable. what: see `langsae.launch.each`.
+    """
+    if launch.launch == "local":
+        return
+    count = launch.ray.shards
+    tasks = {f"shard {i + 1} of {count}": (again, compute, (i, count)) for i in range(count)}
+    each(_fill, tasks, launch, what)
+
+
+def _fill(task: tuple[Callable[[], Fillable], Compute, tuple[int, int]]) -> None:
+    again, compute, shard = task
+    compute.apply()
+    again().fill(shard)
 
 
 @dataclass(frozen=True)

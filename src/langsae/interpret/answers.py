@@ -51,14 +51,17 @@ class Answerer(Protocol):
 
 class AnswerStore:
     """Answers in a JSONL file that only grows: a run that was cut off, or is made again, asks
-    nothing twice. A last line that a kill cut short is dropped."""
+    nothing twice. A last line that a kill cut short is dropped.
 
-    def __init__(self, path: Path, answerer: dict[str, Any]) -> None:
+    known: another such file, whose answers count as given; nothing is written to it.
+    """
+
+    def __init__(self, path: Path, answerer: dict[str, Any], known: Path | None = None) -> None:
         self.path, self.answerer = path, answerer
         self._lock = threading.Lock()
+        self._answers = _read(known) if known else {}
         _drop_torn_line(path)
-        rows = read_jsonl(path) if path.is_file() else ()
-        self._answers: dict[str, str] = {row["key"]: row["answer"] for _, row in rows}
+        self._answers |= _read(path)
 
     def get(self, question: Question) -> str | None:
         """The answer on file, if there is one."""
@@ -66,7 +69,17 @@ class AnswerStore:
 
     def put(self, question: Question, answer: str) -> None:
         """Keep an answer; safe from several threads."""
-        key = question.key(self.answerer)
+        self._keep(question.key(self.answerer), answer)
+
+    def absorb(self, path: Path) -> None:
+        """Take over the answers of another such file, and remove it."""
+        _drop_torn_line(path)
+        for key, answer in _read(path).items():
+            if key not in self._answers:
+                self._keep(key, answer)
+        path.unlink()
+
+    def _keep(self, key: str, answer: str) -> None:
         line = json.dumps({"key": key, "answer": answer}, ensure_ascii=False) + "\n"
         with self._lock:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +91,12 @@ class AnswerStore:
         """Write these questions with their answers to `path`, in the order given."""
         rows = ({"messages": list(q.messages), "answer": self.get(q)} for q in questions)
         write_jsonl(path, rows)
+
+
+def _read(path: Path) -> dict[str, str]:
+    """Answers by key."""
+    rows = read_jsonl(path) if path.is_file() else ()
+    return {row["key"]: row["answer"] for _, row in rows}
 
 
 def _drop_torn_line(path: Path) -> None:
