@@ -138,7 +138,8 @@ def test_outer_layers_that_lead_fail(one):
         return sampled.at((slice(None), [1, 0, 3, 2]))
 
     answer = PREDICATES["middle_layers_bilingual"](turned(one, document=outside))
-    assert not answer.holds and answer.interval[0] < 0
+    assert not answer.holds
+    assert answer.interval[0] < 0
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,8 @@ def test_outer_layers_that_lead_fail(one):
 )
 def test_middle_is_the_middle_half(layers, early, middle):
     first, inner, last = findings.early_middle_late(layers)
-    assert len(first) == len(last) and [*first, *inner, *last] == list(range(layers))
+    assert len(first) == len(last)
+    assert [*first, *inner, *last] == list(range(layers))
     assert len(inner) >= layers / 3
     if early is not None:
         assert (list(first), list(inner)) == (early, middle)
@@ -169,7 +171,8 @@ def test_injection_must_beat_every_rival_in_both_languages(places, worse, langua
     tracing_results.injected(places["injected"], values)
     subject = measure.subject(None, places["injected"], SETTINGS)
     answer = PREDICATES["bilingual_helps_both"](subject)
-    assert not answer.holds and answer.interval[1] < 0
+    assert not answer.holds
+    assert answer.interval[1] < 0
 
 
 def test_injection_within_the_spread_of_draws_is_undecided(places):
@@ -177,7 +180,8 @@ def test_injection_within_the_spread_of_draws_is_undecided(places):
     values["ja"][1] = values["bi"][1] + 0.002  # draws are 0.01 apart
     tracing_results.injected(places["injected"], values)
     answer = PREDICATES["bilingual_helps_both"](measure.subject(None, places["injected"], SETTINGS))
-    assert not answer.holds and answer.interval[0] < 0 < answer.interval[1]
+    assert not answer.holds
+    assert answer.interval[0] < 0 < answer.interval[1]
 
 
 def test_no_injection_asks_nothing(places):
@@ -187,7 +191,8 @@ def test_no_injection_asks_nothing(places):
     one = gathered(places)
     assert PREDICATES["bilingual_helps_both"](one.subject) is None
     assert PREDICATES["bilingual_helps_translation"](one.subject) is None
-    assert one.frames["injection"].empty and one.frames["translation"].empty
+    assert one.frames["injection"].empty
+    assert one.frames["translation"].empty
 
 
 def test_setting_that_was_not_injected_is_refused(folders):
@@ -232,13 +237,15 @@ def test_run_of_table_1_has_its_ids(folders, one):
 def test_tables_of_other_stages(one):
     frames = one.frames
     assert frames["rates_held_out"].query("selected")["rate"].tolist() == [0.002]
-    assert len(frames["rates"]) == 30 and frames["rates"]["rate"].is_monotonic_increasing
+    assert len(frames["rates"]) == 30
+    assert frames["rates"]["rate"].is_monotonic_increasing
     assert frames["perplexity"]["model"].tolist()[-1] == "bigram"
     assert list(frames["pretraining_loss"]) == ["step", "tokens", "lr", "loss"]
     row = frames["injection"].query("add == 'bi' and alpha == 0.2 and features == 20 "
                                     "and language == 'en'").iloc[0]  # fmt: skip
     assert (row["added"], row["draws"], row["mean"]) == (15, 3, pytest.approx(46))
-    assert row["spread"] == pytest.approx(0.01) and row["change"] == pytest.approx(-8)
+    assert row["spread"] == pytest.approx(0.01)
+    assert row["change"] == pytest.approx(-8)
 
 
 def test_patterns_are_of_the_middle_layer(one):
@@ -271,4 +278,5 @@ def test_same_inputs_give_the_same_bytes(folders, tmp_path, monkeypatch):
     written = {path.stem for path in (tmp_path / "results").rglob("*.csv")}
     assert written == set(tables.COLUMNS)
     first = pd.read_csv(tmp_path / "results/llmjp_tracing/plots/demo/labels.csv")
-    assert list(first) == ["run", "step", "label", "count"] and first.empty
+    assert list(first) == ["run", "step", "label", "count"]
+    assert first.empty

@@ -96,7 +96,8 @@ def test_corrupted_value_differs(published, measured, tmp_path):
     folder = tmp_path / "llmjp_tracing"
     folder.mkdir()
     text = PUBLISHED.read_text(encoding="utf-8")
-    assert "0: 0, 1: 0.098039" in text and "988240: [40, 35, 25]" in text
+    assert "0: 0, 1: 0.098039" in text
+    assert "988240: [40, 35, 25]" in text
     text = text.replace("0: 0, 1: 0.098039", "0: 0, 1: 0.098045")
     text = text.replace("988240: [40, 35, 25]", "988240: [40, 36, 25]")
     (folder / "published.yaml").write_text(text, encoding="utf-8")
@@ -116,8 +117,10 @@ def test_mixed_share_of_the_page_falls_then_rises(published, measured):
 
 def test_page_has_no_semantic_entropy(measured):
     one = measured[1]
-    assert one.described.groupings == () and one.series.monosemanticity == {}
-    assert one.frames["monosemanticity"].empty and len(one.frames["classes"]) == 4 * 2 * 3
+    assert one.described.groupings == ()
+    assert one.series.monosemanticity == {}
+    assert one.frames["monosemanticity"].empty
+    assert len(one.frames["classes"]) == 4 * 2 * 3
 
 
 def test_unknown_label_is_refused(shared, tmp_path):
@@ -154,7 +157,8 @@ def test_paper_profile_takes_the_published_settings(values):
             assert run.saes.rates is None or set(run.saes.rates) == rates
     inject = runs["llmjp_3_7b"].inject
     assert (inject.layer, inject.mid) == (setting("injected-layer"), setting("injected-step"))
-    assert inject.draws == setting("draws") and setting("alpha") in inject.alphas
+    assert inject.draws == setting("draws")
+    assert setting("alpha") in inject.alphas
     assert {str(n) for n in inject.features} == set(values["setting/lists/features-added"])
 
 
