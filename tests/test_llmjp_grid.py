@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save as to_safetensors
 from tqdm import tqdm
 
 from langsae.activations import ActivationChunks
@@ -32,6 +33,8 @@ from langsae.saes.train import TopKTrainer
 from langsae.saes.train_bank import train_bank
 from replications.llmjp_tracing import rates, train
 from replications.llmjp_tracing.run import Run
+from standin_hub import run_with_hub
+from working_copy import ROOT
 
 LAYERS, STEPS = 3, (0, 10, 200)
 HOOKS = [f"resid_post.{layer}" for layer in range(LAYERS)]
@@ -208,8 +211,8 @@ def killed_at_random(server, project: Path, kills: int, seed: int) -> list[int]:
         child.start()
         child_end.close()
         try:
-            # of some 135 steps; a start that finds them all done ends with the pipe
-            for _ in range(draw.randrange(1, 270 // kills)):
+            # of 108 steps in all; a start that finds them all done ends with the pipe
+            for _ in range(draw.randrange(1, 170 // kills)):
                 assert steps.poll(120)
                 steps.recv_bytes()
             time.sleep(draw.uniform(0, 0.03))
@@ -311,6 +314,53 @@ def test_runs_without_rates(project, saes, selected):
 def test_a_run_without_saes_publishes_an_empty_grid(project):
     run = run_of({"source": "none"}, history="none", published="x.csv")
     assert grid(run=run) == {"grid.json": b'{\n "lr": 0.01,\n "steps": []\n}\n'}
+
+
+# Both stages of run `tiny` as commands, in one process.
+STAGES = """
+import os, runpy, sys
+os.chdir(os.environ["project"])
+for stage in ("rates", "train"):
+    sys.argv = [stage, "tiny"]
+    runpy.run_module(f"replications.llmjp_tracing.{stage}", run_name="__main__", alter_sys=True)
+"""
+
+
+def exact_sae(d: int = 16, k: int = 16) -> dict[str, bytes]:
+    """In the study's layout: latents +-e_i, which give x / |x| back as it is."""
+    rows = np.concatenate([np.eye(d), -np.eye(d)]).astype(np.float32)
+    tensors = {"encoder.weight": rows, "decoder.weight": np.ascontiguousarray(rows.T)}
+    tensors |= {"encoder.bias": np.zeros(2 * d, np.float32), "b_dec": np.zeros(d, np.float32)}
+    config = {"model_type": "topk_sae", "d_in": d, "num_latents": 2 * d, "k": k}
+    return {
+        "config.json": json.dumps(config).encode(),
+        "model.safetensors": to_safetensors(tensors, metadata={"format": "pt"}),
+    }
+
+
+def test_published_saes_of_every_checkpoint(hub, project):
+    """As the paper's profile has it: an SAE a repository, in the authors' layout."""
+    commits = {
+        f"llm-jp/sae-l{layer}-c{step}": hub.add_repo(f"llm-jp/sae-l{layer}-c{step}", exact_sae())
+        for layer in (0, 2) for step in STEPS
+    }  # fmt: skip
+    saes = {"source": "hub", "repo": "llm-jp/sae-l{layer}-c{step}"}
+    run = run_of(saes, layers=(1, 3)).model_dump(mode="json")
+    compute = Compute(device="cpu", threads=1).model_dump()
+    params = {"profile": "paper", "compute": compute, "llmjp_tracing": {"runs": {"tiny": run}}}
+    Path("params.yaml").write_text(json.dumps(params))
+    path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
+    run_with_hub(hub, STAGES, project=str(project), PYTHONPATH=path)
+    out = project / "artifacts/llmjp_tracing/paper/tiny"
+    assert json.loads((out / "rates/rates.json").read_text())["selected"] is None
+    for step in STEPS:
+        index = json.loads((out / f"saes/step_{step:07d}/bank.json").read_text())["saes"]
+        assert list(index) == ["resid_post.0", "resid_post.2"]
+        for hook, entry in index.items():
+            repo = f"llm-jp/sae-l{hook[-1]}-c{step}"
+            assert entry["place"] == {"repo": repo, "revision": commits[repo], "path": "."}
+            assert entry["probe"]["fvu"] < 1e-9
+    assert not list(out.rglob("*.safetensors")), "published weights stay in the hub's cache"
 
 
 @pytest.mark.parametrize(
