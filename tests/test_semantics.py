@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import entropy
 
 from langsae.errors import InputError
+from langsae.metrics import token_groups as module
 from langsae.metrics.semantics import (
     CLASSES,
     TokenCounts,
@@ -20,7 +21,7 @@ from langsae.metrics.semantics import (
     semantic_entropy,
     token_entropy,
 )
-from langsae.metrics.token_groups import token_groups
+from langsae.metrics.token_groups import GROUPINGS, Similarity, token_groups
 from langsae.metrics.token_language import language_of_token
 
 
@@ -70,6 +71,39 @@ def test_groups_against_dense_similarities(drawn, grouping):
         assert measured[f] == pytest.approx(entropy(mass), abs=1e-12)
         sizes.add(len(mass) / len(row))
     assert min(sizes) < 0.5 < max(sizes)  # neither all alone nor all together
+
+
+@pytest.mark.parametrize("cosine", [0.1, 0.4, 0.6, 0.99, -0.5])
+def test_both_ways_of_grouping_agree(drawn, monkeypatch, cosine):
+    """Nearly none, some and all similar; a graph of blocks of 64 tokens, and none."""
+    rows, embeddings = drawn
+    counts = token_counts(rows)
+    monkeypatch.setattr(module, "_ROWS", 64)
+    taken = []
+    for name in ("_by_graph", "_by_feature"):
+        real = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *a, real=real, name=name: (taken.append(name), real(*a))[1]
+        )
+    found = []
+    for small, cost in ((10**6, 1), (0, 0), (0, 1e9)):
+        monkeypatch.setattr(module, "_SMALL", small)
+        monkeypatch.setattr(module, "_MATRIX_COST", cost)
+        found.append(Similarity(embeddings, cosine).groups(counts))
+    assert taken == ["_by_graph", "_by_feature", "_by_graph", "_by_feature", "_by_feature"]
+    for grouping in GROUPINGS:
+        for other in found[1:]:
+            np.testing.assert_array_equal(found[0][grouping], other[grouping])
+
+
+def test_float64_decides_near_the_bar(monkeypatch):
+    """(3, 4) and (1, 0) have a cosine of 0.6; float32 has it at 0.6 + 2e-8."""
+    counts = token_counts([{0: 2, 1: 1}])
+    embeddings = torch.tensor([[3.0, 4.0], [1.0, 0.0]])
+    for cosine, groups in ((0.6 + 1e-7, [0, 1]), (0.6 - 1e-7, [0, 0])):
+        for small in (0, 10):
+            monkeypatch.setattr(module, "_SMALL", small)
+            assert list(Similarity(embeddings, cosine).groups(counts)["greedy"]) == groups
 
 
 def components(near: np.ndarray) -> np.ndarray:

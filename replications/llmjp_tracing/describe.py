@@ -24,7 +24,7 @@ from langsae.metrics.semantics import (
     token_entropy,
 )
 from langsae.metrics.spans import mean_span, runs_of_entries
-from langsae.metrics.token_groups import GROUPINGS, Similarity
+from langsae.metrics.token_groups import Similarity
 from langsae.models.language_model import load
 from langsae.params import Spec, section
 from langsae.paths import expand
@@ -134,8 +134,8 @@ def describe_layer(found: Arrays, features: int, similar: Similarity, threshold:
     }
     counts = TokenCounts.of(feature, found["token"].astype(np.int64), features)
     semantic = {
-        f"semantic_entropy_{grouping}": semantic_entropy(counts, similar.groups(counts, grouping))
-        for grouping in GROUPINGS
+        f"semantic_entropy_{grouping}": semantic_entropy(counts, groups)
+        for grouping, groups in similar.groups(counts).items()
     }
     order = (found[name] for name in ("feature", "language", "example", "position"))
     spans = {"span_bar": mean_span(*runs_of_entries(*order, features))}

@@ -5,6 +5,9 @@ readings are here. connected: the connected components of the graph of similar t
 most frequent token left founds a group and takes in every token left that is similar to it.
 """
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Literal
 
 import numba
@@ -14,43 +17,76 @@ from torch import Tensor
 from tqdm import tqdm
 
 from langsae.errors import InputError
+from langsae.metrics.feature_graphs import BAND, LARGEST, decide, group_features
 from langsae.metrics.semantics import TokenCounts
 
 Grouping = Literal["connected", "greedy"]
 GROUPINGS: tuple[Grouping, ...] = ("connected", "greedy")
 
 _ROWS = 1024  # of the similarity matrix at a time: 400 MB of float32 for 100,000 tokens
+_SMALL = 16_384  # tokens of a vocabulary whose whole graph is made at once: 32 MB
+_SAMPLE = 128  # features whose cost is measured before the cheaper way is chosen
+# A product of vectors in a large matrix product takes this part of one in feature_graphs (measured
+# on a Xeon with AVX-512, 3072 dimensions: 109 and 43 GFLOP/s).
+_MATRIX_COST = 0.4
 
 
 class Similarity:
+    """Which tokens are similar: where the cosine of their embeddings is strictly above `cosine`.
+
+    embeddings: float [V, d], the model's input embeddings. Cosines are of rows normalised in
+    float32; where float32 is too coarse to tell on which side one lies, float64 decides, so the
+    groups do not depend on how they were found. That is by the cheaper of two ways: a graph of all
+    tokens concerned as bits, made once, or only the similarities that each feature needs.
+    """
+
     def __init__(self, embeddings: Tensor, cosine: float = 0.1) -> None:
         self.embeddings, self.cosine = embeddings, cosine
+        self._whole: np.ndarray | None = None  # the graph of a small vocabulary
 
-    def groups(self, counts: TokenCounts, grouping: Grouping) -> np.ndarray:
-        return token_groups(counts, self.embeddings, grouping, self.cosine)
+    def groups(self, counts: TokenCounts) -> dict[Grouping, np.ndarray]:
+        """The group of each entry of `counts`, numbered within its feature: int64 [nnz] each.
+
+        Raises InputError for a token outside the vocabulary or with a zero embedding.
+        """
+        groups = {grouping: np.zeros(len(counts.token), np.int64) for grouping in GROUPINGS}
+        if not len(counts.token):
+            return groups
+        self._check(counts)
+        order = _founders_first(counts)
+        token = counts.token[order]
+        sorted_ = {grouping: np.empty_like(token) for grouping in GROUPINGS}
+        if len(self.embeddings) <= _SMALL:
+            _by_graph(self._graph(), counts.starts, token, sorted_)
+        else:
+            used, local = np.unique(token, return_inverse=True)
+            unit = _unit(self.embeddings[torch.from_numpy(used)])
+            _by_cost(unit, self.cosine, counts.starts, local, sorted_)
+        for grouping in GROUPINGS:
+            groups[grouping][order] = sorted_[grouping]
+        return groups
+
+    def _check(self, counts: TokenCounts) -> None:
+        low, high = counts.token.min(), counts.token.max()
+        if low < 0 or high >= len(self.embeddings):
+            raise InputError(f"token {high} has no row in {len(self.embeddings)} embeddings")
+        used = torch.from_numpy(np.unique(counts.token))
+        if not bool(self.embeddings[used].any(dim=1).all()):
+            raise InputError(
+                "an activating token has a zero embedding: it has no direction to compare"
+            )
+
+    def _graph(self) -> np.ndarray:
+        if self._whole is None:
+            self._whole = similar_tokens(_unit(self.embeddings), self.cosine)
+        return self._whole
 
 
 def token_groups(
     counts: TokenCounts, embeddings: Tensor, grouping: Grouping, cosine: float = 0.1
 ) -> np.ndarray:
-    """The group of each entry of `counts`, numbered within its feature: int64 [nnz].
-
-    embeddings: float [V, d], the model's input embeddings. Tokens are similar where their cosine
-    is strictly above `cosine` (float32). The graph over the U tokens that occur anywhere is made
-    once, as U² bits, so a token's similarities are not computed again for every feature. Raises
-    InputError for a token outside the vocabulary or a zero embedding.
-    """
-    if len(counts.token) == 0:
-        return np.zeros(0, dtype=np.int64)
-    if counts.token.max() >= len(embeddings) or counts.token.min() < 0:
-        raise InputError(f"token {counts.token.max()} has no row in {len(embeddings)} embeddings")
-    used, local = np.unique(counts.token, return_inverse=True)
-    graph = similar_tokens(embeddings[torch.from_numpy(used)], cosine)
-    order = _founders_first(counts)
-    groups = np.empty(len(local), dtype=np.int64)
-    kernel = _connected if grouping == "connected" else _greedy
-    groups[order] = kernel(graph, counts.starts, local[order])
-    return groups
+    """One grouping of `Similarity(embeddings, cosine)`: int64 [nnz]."""
+    return Similarity(embeddings, cosine).groups(counts)[grouping]
 
 
 def _founders_first(counts: TokenCounts) -> np.ndarray:
@@ -58,29 +94,98 @@ def _founders_first(counts: TokenCounts) -> np.ndarray:
     return np.lexsort((counts.token, -counts.count, counts.feature()))
 
 
-def similar_tokens(embeddings: Tensor, cosine: float) -> np.ndarray:
-    """Which rows of embeddings [U, d] are similar: packed bits, uint8 [U, ceil(U / 8)]."""
+def _unit(embeddings: Tensor) -> Tensor:
+    """Rows of length 1, float32 [U, d]; a zero row stays zero, similar to none."""
     rows = embeddings.float()
     norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    if not bool((norm > 0).all()):
-        raise InputError("an activating token has a zero embedding: it has no direction to compare")
-    rows = rows / norm
-    graph = np.empty((len(rows), (len(rows) + 7) // 8), dtype=np.uint8)
-    starts = range(0, len(rows), _ROWS)
+    return rows / norm.clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def similar_tokens(unit: Tensor, cosine: float) -> np.ndarray:
+    """Which rows of unit vectors [U, d] are similar: packed bits, uint8 [U, ceil(U / 8)]."""
+    total = len(unit)
+    graph = np.zeros((total, (total + 7) // 8), dtype=np.uint8)
+    starts = range(0, total, _ROWS)
+    plain = unit.cpu().numpy()
     for start in tqdm(starts, desc="similar tokens", unit="rows", disable=len(starts) < 3):
-        near = rows[start : start + _ROWS] @ rows.T > cosine
-        graph[start : start + _ROWS] = np.packbits(near.cpu().numpy(), axis=1, bitorder="little")
+        dots = unit[start : start + _ROWS] @ unit[start:].T
+        near = (dots > cosine).cpu().numpy()
+        close = ((dots > cosine - BAND) & (dots < cosine + BAND)).nonzero().cpu().numpy()
+        decide(plain[start:], close, cosine, near)
+        rows, first = slice(start, start + len(near)), start // 8
+        graph[rows, first:] = np.packbits(near, axis=1, bitorder="little")
+        # the other half is the mirror image
+        below = np.packbits(near[:, _ROWS:].T, axis=1, bitorder="little")
+        graph[start + _ROWS :, first : first + below.shape[1]] = below
     return graph
 
 
-@numba.njit(cache=True, inline="always")
+Groups = dict[Grouping, np.ndarray]
+
+
+def _by_cost(
+    unit: Tensor, cosine: float, starts: np.ndarray, token: np.ndarray, out: Groups
+) -> None:
+    """Both groupings by the cheaper way; what each feature needs is measured on some."""
+    sizes = np.diff(starts)
+    if sizes.max() <= LARGEST:
+        sample = np.arange(0, len(sizes), max(1, len(sizes) // _SAMPLE))
+        products = _by_feature(unit, cosine, starts, token, sample, out)
+        expected = products * len(sizes) / len(sample)
+        if expected < _MATRIX_COST * len(unit) ** 2 / 2:
+            _by_feature(unit, cosine, starts, token, np.arange(len(sizes)), out)
+            return
+    _by_graph(similar_tokens(unit, cosine), starts, token, out)
+
+
+def _by_feature(
+    unit: Tensor, cosine: float, starts: np.ndarray, token: np.ndarray, features: np.ndarray,
+    out: Groups,
+) -> int:  # fmt: skip
+    """Both groupings of these features (rising); returns the products of vectors that it took."""
+    rows = unit.cpu().numpy()
+
+    def work(part: np.ndarray) -> int:
+        ends = np.concatenate([[0], np.cumsum(starts[part + 1] - starts[part])])
+        at = np.repeat(starts[part] - ends[:-1], np.diff(ends)) + np.arange(ends[-1])
+        found = {grouping: np.empty(len(at), np.int64) for grouping in GROUPINGS}
+        products = group_features(
+            rows, cosine, ends, token[at], found["connected"], found["greedy"]
+        )
+        for grouping in GROUPINGS:
+            out[grouping][at] = found[grouping]
+        return products
+
+    return sum(_spread(work, features, "semantic groups"))
+
+
+def _by_graph(graph: np.ndarray, starts: np.ndarray, token: np.ndarray, out: Groups) -> None:
+    """Both groupings of all features from the bits of `similar_tokens`."""
+
+    def work(kernel: Callable, groups: np.ndarray, part: np.ndarray) -> None:
+        kernel(graph, starts[part[0] : part[-1] + 2], token, groups)
+
+    features = np.arange(len(starts) - 1)
+    for grouping, kernel in (("connected", _connected), ("greedy", _greedy)):
+        for _ in _spread(partial(work, kernel, out[grouping]), features, grouping):
+            pass
+
+
+def _spread(work: Callable, features: np.ndarray, what: str) -> Iterator:
+    """`work` on parts of `features`, by as many threads as torch uses; results in order."""
+    parts = np.array_split(features, min(len(features), 256))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        done = pool.map(work, parts)
+        yield from tqdm(done, total=len(parts), desc=what, disable=len(features) < 10_000)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
 def _linked(graph, a, b):
     return (graph[a, b >> 3] >> (b & 7)) & 1
 
 
-@numba.njit(cache=True)
-def _connected(graph, starts, token):
-    group = np.empty(len(token), np.int64)
+@numba.njit(cache=True, nogil=True)
+def _connected(graph, starts, token, group):
     for feature in range(len(starts) - 1):
         first, last = starts[feature], starts[feature + 1]
         left = np.arange(first, last)  # entries without a group
@@ -105,12 +210,10 @@ def _connected(graph, starts, token):
                 n_left = kept
                 head += 1
             number += 1
-    return group
 
 
-@numba.njit(cache=True)
-def _greedy(graph, starts, token):
-    group = np.empty(len(token), np.int64)
+@numba.njit(cache=True, nogil=True)
+def _greedy(graph, starts, token, group):
     for feature in range(len(starts) - 1):
         left = np.arange(starts[feature], starts[feature + 1])
         n_left, number = len(left), 0
@@ -125,4 +228,3 @@ def _greedy(graph, starts, token):
                     kept += 1
             n_left = kept
             number += 1
-    return group
