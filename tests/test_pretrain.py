@@ -21,17 +21,25 @@ from langsae.files import read_json, sha256
 from langsae.histories import PretrainedHistory, prepare_history
 from langsae.models.language_model import load
 from langsae.pretrain import run
+from langsae.pretrain.muon import Muon, orthogonalised
 from langsae.pretrain.packing import NOT_SCORED, PackedTexts
 from langsae.pretrain.spec import LlamaShape, Pretraining, TokenizerSpec
 from langsae.pretrain.tokenizer import encode, learn_tokenizer, save
-from langsae.pretrain.train import Pretrainer, build_llama, learning_rate
+from langsae.pretrain.train import Pretrainer, build_llama, schedule
 
 SMALL = {
     "source": "pretrain",
     "corpus": "texts",
     "tokenizer": {"vocabulary": 700, "least": 2},
     "model": {"d_model": 32, "layers": 2, "heads": 2, "d_mlp": 64},
-    "training": {"steps": 24, "rows": 4, "row_tokens": 32, "warmup_steps": 4, "log_every": 5},
+    "training": {
+        "steps": 24,
+        "rows": 4,
+        "row_tokens": 32,
+        "warmup_steps": 4,
+        "log_every": 5,
+        "muon_lr": 0.02,
+    },
     "checkpoints": [3, 10],
 }
 
@@ -150,8 +158,8 @@ def test_packed_texts_do_not_see_one_another():
 
 
 def test_schedule_by_hand():
-    spec = Pretraining(steps=11, lr=1.0, warmup_steps=2, final_lr=0.1)
-    rates = [learning_rate(spec, step) for step in range(11)]
+    spec = Pretraining(steps=11, warmup_steps=2, final_lr=0.1)
+    rates = [schedule(spec, step) for step in range(11)]
     assert rates[:3] == [0.5, 1.0, 1.0]
     assert rates[6] == pytest.approx(0.55)  # half of the cosine
     assert rates[10] == pytest.approx(0.1)
@@ -175,6 +183,36 @@ def test_first_step_is_adamw_on_the_mean_cross_entropy():
         decay = 0.1 if value.ndim > 1 else 0.0
         moved = value * (1 - 0.01 * decay) - 0.01 * value.grad / (value.grad.abs() + 1e-8)
         torch.testing.assert_close(after[name], moved, rtol=1e-4, atol=1e-6)
+
+
+def test_muon_steps_by_nearly_orthogonal_matrices():
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 24, 40, generator=draw)
+    u, _, v = torch.linalg.svd(x, full_matrices=False)
+    found = orthogonalised(x)
+    values = torch.linalg.svdvals(found)
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+    # the same singular vectors, so U' found V is diagonal
+    inner = u.mT @ found @ v.mT
+    assert (inner - torch.diag_embed(inner.diagonal(dim1=1, dim2=2))).abs().max() < 1e-3
+    torch.testing.assert_close(orthogonalised(x.mT), found.mT)
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24)])
+def test_muon_is_torchs_own_but_for_its_bfloat16(shape):
+    draw = torch.Generator().manual_seed(0)
+    start = torch.randn(shape, generator=draw)
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    muon = Muon({"w": ours}, weight_decay=0.1)
+    reference = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, adjust_lr_fn="original")
+    for _ in range(3):
+        gradient = torch.randn(shape, generator=draw)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        muon.step(0.02)
+        reference.step()
+    moved = (theirs - start).norm()
+    assert (ours - theirs).norm() < 0.02 * moved
 
 
 def test_a_loss_that_is_not_finite_is_refused():

@@ -47,15 +47,17 @@ class Pretraining(Spec):
     """AdamW over packed rows of text.
 
     steps: of `rows` rows of `row_tokens` tokens each. lr: reached after a linear warm-up of
-    `warmup_steps`, then lowered on a cosine to `final_lr` of it at the last step. weight_decay:
-    of matrices alone. clip: the gradients' largest norm. log_every: steps whose mean loss is a line
-    of the loss curve.
+    `warmup_steps`, then lowered on a cosine to `final_lr` of it at the last step. muon_lr: the
+    blocks' matrices are trained by Muon at this rate, on the same schedule; None: by AdamW too.
+    weight_decay: of matrices alone. clip: the gradients' largest norm. log_every: steps whose mean
+    loss is a line of the loss curve.
     """
 
     steps: PositiveInt
     rows: PositiveInt = 8
     row_tokens: Annotated[int, Field(ge=2)] = 128
     lr: PositiveFloat = 3e-3
+    muon_lr: PositiveFloat | None = None
     warmup_steps: NonNegativeInt = 30
     final_lr: Annotated[float, Field(ge=0, le=1)] = 0.05
     betas: tuple[float, float] = (0.9, 0.95)

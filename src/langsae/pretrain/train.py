@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from langsae.errors import InputError
 from langsae.files import publish
+from langsae.pretrain.muon import Muon
 from langsae.pretrain.packing import NOT_SCORED, PackedBatch
 from langsae.pretrain.spec import LlamaShape, Pretraining
 
@@ -39,17 +40,17 @@ def build_llama(shape: LlamaShape, vocabulary: int, begin: int, end: int, seed: 
         return LlamaForCausalLM(config)
 
 
-def learning_rate(spec: Pretraining, step: int) -> float:
-    """The rate of step 0, 1, …: linear warm-up, then a cosine down to `final_lr` of the peak."""
+def schedule(spec: Pretraining, step: int) -> float:
+    """The share of the peak rate at step 0, 1, …: linear warm-up, then a cosine to `final_lr`."""
     if step < spec.warmup_steps:
-        return spec.lr * (step + 1) / spec.warmup_steps
+        return (step + 1) / spec.warmup_steps
     whole = max(1, spec.steps - 1 - spec.warmup_steps)
     fallen = 0.5 * (1 - math.cos(math.pi * min(1.0, (step - spec.warmup_steps) / whole)))
-    return spec.lr * (1 - (1 - spec.final_lr) * fallen)
+    return 1 - (1 - spec.final_lr) * fallen
 
 
 class Pretrainer:
-    """A network in training: weights, AdamW's moments, the number of steps done and the log.
+    """A network in training: weights, the optimisers' moments, the steps done and the log.
 
     The loss is the mean cross-entropy of the tokens that a batch scores, in nats.
     """
@@ -57,13 +58,17 @@ class Pretrainer:
     def __init__(self, network: nn.Module, spec: Pretraining, device: str = "cpu") -> None:
         self.network, self.spec = network.to(device).train(), spec
         self.device = torch.device(device)
-        named = dict(self.network.named_parameters())  # a tied head is listed once
-        matrices = {name: value for name, value in named.items() if value.ndim > 1}
-        vectors = {name: value for name, value in named.items() if value.ndim < 2}
-        self._named = matrices | vectors
+        self._named = dict(self.network.named_parameters())  # a tied head is listed once
+        matrices = {name: value for name, value in self._named.items() if value.ndim > 1}
+        within = {name: value for name, value in matrices.items() if ".layers." in name}
+        self._muon = Muon(within if spec.muon_lr else {}, spec.weight_decay)
+        self._adamed = {n: v for n, v in self._named.items() if n not in self._muon.state}
         groups = [
-            {"params": list(matrices.values()), "weight_decay": spec.weight_decay},
-            {"params": list(vectors.values()), "weight_decay": 0.0},
+            {
+                "params": [v for n, v in self._adamed.items() if (n in matrices) == decayed],
+                "weight_decay": spec.weight_decay if decayed else 0.0,
+            }
+            for decayed in (True, False)
         ]
         self._adam = torch.optim.AdamW(groups, spec.lr, spec.betas, fused=True)
         self.steps = 0
@@ -72,20 +77,25 @@ class Pretrainer:
 
     def step(self, batch: PackedBatch) -> float:
         """One optimiser step on `batch`; the loss before it, in nats a token."""
-        rate = learning_rate(self.spec, self.steps)
         loss = self._loss(batch)
         value = loss.item()
         if not math.isfinite(value):
             raise InputError(f"pretraining: loss {value} at step {self.steps + 1}; lower the lr")
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._named.values(), self.spec.clip)
+        self._descend()
+        self._note(value, batch.ids.numel())
+        return value
+
+    def _descend(self) -> None:
+        share = schedule(self.spec, self.steps)
         for group in self._adam.param_groups:
-            group["lr"] = rate
+            group["lr"] = share * self.spec.lr
         self._adam.step()
         self._adam.zero_grad()
+        if self.spec.muon_lr:
+            self._muon.step(share * self.spec.muon_lr)
         self.steps += 1
-        self._note(value, rate, batch.ids.numel())
-        return value
 
     def _loss(self, batch: PackedBatch) -> Tensor:
         ids, positions = batch.ids.to(self.device), batch.positions.to(self.device)
@@ -96,11 +106,12 @@ class Pretrainer:
             logits.flatten(0, 1).float(), labels.flatten(), ignore_index=NOT_SCORED
         )
 
-    def _note(self, loss: float, rate: float, tokens: int) -> None:
+    def _note(self, loss: float, tokens: int) -> None:
         """A line of the log holds the mean loss since the line before."""
         self._losses.append(loss)
         if self.steps % self.spec.log_every == 0 or self.steps == self.spec.steps:
             mean = math.fsum(self._losses) / len(self._losses)
+            rate = self._adam.param_groups[0]["lr"]
             line = {"step": self.steps, "loss": mean, "lr": rate, "tokens": self.steps * tokens}
             self.log.append(line)
             self._losses = []
@@ -108,7 +119,8 @@ class Pretrainer:
     def save(self, path: Path, owner: str) -> None:
         """Write all that the next step depends on; `owner` says what it is the state of."""
         tensors = {f"weight.{name}": value.detach() for name, value in self._named.items()}
-        for name, value in self._named.items():
+        tensors |= {f"muon.{name}": moment for name, moment in self._muon.state.items()}
+        for name, value in self._adamed.items():
             for key, moment in self._adam.state[value].items():
                 tensors[f"adam.{key}.{name}"] = moment
         tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
@@ -127,6 +139,9 @@ class Pretrainer:
         self.steps, self.log, self._losses = state["steps"], state["log"], state["losses"]
         for name, value in self._named.items():
             value.copy_(tensors[f"weight.{name}"])
+        for name, moment in self._muon.state.items():
+            moment.copy_(tensors[f"muon.{name}"])
+        for name, value in self._adamed.items():
             # Cloned: a file's mapped tensors are not aligned as PyTorch's own are.
             moments = {
                 key: tensors[f"adam.{key}.{name}"].clone().to(self.device)
