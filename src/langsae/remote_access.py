@@ -1,8 +1,12 @@
 """Whether the default DVC remote is there and checks what it serves."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from langsae.errors import InputError
 
 _SECONDS = 5  # for a store to answer before it counts as unreachable
 
@@ -32,6 +36,18 @@ def remote_state(root: Path) -> tuple[str, str, str]:
     return _folder(Path(remote["url"]), what)
 
 
+def require_remote(root: Path) -> None:
+    """InputError where the default remote of the project at `root` cannot be pulled from.
+
+    DVC alone runs every stage where a folder is not mounted, and some before it says that a bucket
+    is missing.
+    """
+    state, what, mend = remote_state(root)
+    if state != "ok":
+        raise InputError(f"cannot pull from remote {what}; "
+                         f"{mend or 'or name another one'}, or leave --pull out")  # fmt: skip
+
+
 def _folder(path: Path, what: str) -> tuple[str, str, str]:
     if not path.exists():
         return "note", f"{what}: not there yet; `dvc push --run-cache` makes it", ""
@@ -41,14 +57,25 @@ def _folder(path: Path, what: str) -> tuple[str, str, str]:
     return "ok", what + readable, ""
 
 
+@contextlib.contextmanager
+def _few_attempts() -> Iterator[None]:
+    """To be told soon that nobody answers; DVC has no setting for it, only the environment has."""
+    own = "AWS_MAX_ATTEMPTS" in os.environ
+    os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")
+    try:
+        yield
+    finally:
+        if not own:
+            del os.environ["AWS_MAX_ATTEMPTS"]
+
+
 def _store(root: Path, name: str, what: str, remote: dict[str, Any]) -> tuple[str, str, str]:
     from dvc.repo import Repo
 
     on_s3 = remote["url"].startswith("s3://")
-    waits = {"connect_timeout": _SECONDS, "read_timeout": _SECONDS}
-    os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")  # to be told soon; DVC has no setting for it
+    waits = {"remote": {name: {"connect_timeout": _SECONDS, "read_timeout": _SECONDS}}}
     try:
-        with Repo(str(root), config={"remote": {name: waits}} if on_s3 else None) as repo:
+        with _few_attempts(), Repo(str(root), config=waits if on_s3 else None) as repo:
             store = repo.cloud.get_remote_odb(name)
             if on_s3:  # `exists` answers no where nobody answers
                 store.fs.fs.call_s3("head_bucket", Bucket=store.path.split("/", 1)[0])

@@ -24,6 +24,7 @@ from typing import IO
 import psutil  # as DVC has it
 
 from langsae.errors import InputError
+from langsae.remote_access import require_remote
 from langsae.rwlock import clear_stale
 
 LOCK = Path(".dvc", "tmp", "langsae-repro.lock")
@@ -56,10 +57,13 @@ def run(arguments: Sequence[str]) -> int:
     """Run `dvc repro ARGUMENTS` here under the project's lock; its exit status.
 
     A `dvc repro` that a signal ended counts as 128 + the signal's number, as in a shell. Raises
-    InputError outside a DVC project and where another run holds the lock.
+    InputError outside a DVC project, where another run holds the lock, and where it is to pull
+    (`--pull`) from a remote that cannot be used.
     """
     root = project(Path.cwd())
-    command = [sys.executable, "-m", "dvc", "repro", *arguments]
+    if "--pull" in arguments:
+        require_remote(root)
+    command = [sys.executable, "-m", "langsae.dvc_repro", "repro", *arguments]
     with _locked(root / LOCK) as file:
         _clear(root)
         try:
