@@ -89,7 +89,8 @@ def evaluate(wanted: Run, compute: Compute, out: Path, scratch: Path, how: launc
 def _cells(wanted: Run, compute: Compute, scratch: Path) -> dict[str, Cell]:
     history = history_folder(wanted.history)
     corpora = Path("artifacts/corpora")
-    texts, fit = corpora / f"{wanted.evaluation}.jsonl", corpora / f"{wanted.training}.jsonl"
+    texts = corpora / f"{wanted.evaluation}.jsonl"
+    fit = corpora / f"{wanted.pretraining or wanted.training}.jsonl"
     models = {f"{step}": checkpoint(history, step) for step in steps(history)}
     if not models:
         raise InputError(f"history {wanted.history}: has no checkpoint to evaluate")

@@ -77,15 +77,17 @@ class Run(Spec):
     """What the stages of one run load.
 
     history: a key of `histories`; layers: 1-based, "layer L" is the output of block L (None: all).
-    training, evaluation, impact, parallel: corpora of two languages; English is `en`; the last two
-    are what `inject` measures (perplexity, translation). policy: the study takes the first 64
-    tokens and drops BOS. embeddings: the history whose last checkpoint's input embeddings say
-    which tokens are similar (the study: the 3.7B model's).
+    pretraining, training, evaluation, impact, parallel: corpora of two languages; English is `en`.
+    n-gram models are fitted on the first (None: on the second), SAEs trained on the second; the
+    last two are what `inject` measures (perplexity, translation). policy: the study takes the
+    first 64 tokens and drops BOS. embeddings: the history whose last checkpoint's input embeddings
+    say which tokens are similar (the study: the 3.7B model's).
     published: the project page's data, to be read instead of running a model.
     """
 
     history: str
     layers: tuple[PositiveInt, ...] | None = None
+    pretraining: str | None = None
     training: str
     evaluation: str
     impact: str

@@ -13,7 +13,7 @@ from langsae.params import load_yaml, parse
 
 PROFILES = ("smoke", "demo", "paper", "reference")
 # What a profile adds to the sections of common.yaml, where every study has one.
-_OWN_SECTIONS = {"profile", "corpora", "models", "saes"}
+_OWN_SECTIONS = {"profile", "corpora", "models", "saes", "histories"}
 
 
 def compose(name: str, conf: Path = Path("conf")) -> str:
