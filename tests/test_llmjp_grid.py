@@ -29,9 +29,11 @@ from langsae.models.source import prepare
 from langsae.models.spec import TinyModel
 from langsae.models.tokens import tokenise
 from langsae.saes.bank import load_bank
-from langsae.saes.train import TopKTrainer
+from langsae.saes.train import TopKTrainer, TrainSpec
 from langsae.saes.train_bank import train_bank
+from replications.llmjp_tracing import grid as grid_of_saes
 from replications.llmjp_tracing import rates, train
+from replications.llmjp_tracing.grid import at_once
 from replications.llmjp_tracing.run import Run
 from standin_hub import run_with_hub
 from working_copy import ROOT
@@ -128,6 +130,25 @@ def test_one_pass_trains_what_a_pass_a_layer_would(project, monkeypatch):
     # one pass a checkpoint for all layers; besides, the probe looks at a sample once more
     assert len(passes) <= 2 * len(STEPS)
     assert calls.count(LAYERS) <= len(STEPS) * 2 * batches
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_groups_of_layers_train_the_same(project, monkeypatch, epochs):
+    """What fits on a GPU decides how many layers share a pass, not what is trained."""
+    run = study(training={**TRAINING, "epochs": epochs})
+    whole = grid("whole", run)
+    monkeypatch.setattr(grid_of_saes, "fitting", lambda spec, model: 2)
+    assert grid("grouped", run) == whole
+
+
+def test_how_many_saes_fit():
+    spec = TrainSpec(n_latents=32_768, batch_tokens=32_768)
+    weights = 32_768 * 2048 * 2 * 4
+    assert at_once(10**9, spec, 2048) == 1, "one has to"
+    many = at_once(40 * 10**9, spec, 2048)
+    assert 15 <= many <= 23
+    assert many * 3 * weights < 40 * 10**9 < (many + 3) * 3 * weights
+    assert at_once(80 * 10**9, spec, 2048) > 2 * many
 
 
 def test_published_banks_load(project):

@@ -11,12 +11,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.files import digest, publish, read_json, write_json
 from langsae.launch import Launch, each
 from langsae.models.language_model import LanguageModel, load
+from langsae.saes.sparse_step import ROWS
 from langsae.saes.spec import HubBank, TrainedBank
+from langsae.saes.train import TrainSpec
 from langsae.stages.corpus import CORPORA
 from langsae.stages.saes import prepare_for
 from replications.llmjp_tracing.run import Run, TrainedGrid, checkpoint, hooks, steps
@@ -65,7 +69,28 @@ def make(cell: Cell) -> None:
     spec = bank_spec(cell, model)
     # a second epoch reads the activations again; else they need not wait on disk
     keep = isinstance(spec, TrainedBank) and spec.training.epochs > 1
-    prepare_for(model, spec, cell.compute, cell.folder, cell.folder.parent / "training", keep)
+    scratch, at_once = cell.folder.parent / "training", fitting(spec, model)
+    prepare_for(model, spec, cell.compute, cell.folder, scratch, keep, at_once)
+
+
+def fitting(spec: TrainedBank | HubBank, model: LanguageModel) -> int | None:
+    """How many SAEs in training the GPU has room for beside the model; None: all of them.
+
+    It does not change what is trained, only how many passes of the model that takes.
+    """
+    if model.device.type != "cuda" or isinstance(spec, HubBank):
+        return None
+    return at_once(torch.cuda.mem_get_info(model.device)[0], spec.training, model.d_model)
+
+
+def at_once(free: int, training: TrainSpec, d_model: int) -> int:
+    """SAEs whose weights and two moments fit into `free` bytes, with what one step takes besides.
+
+    A step takes one SAE's gradients, some ten arrays [batch, d], and pre-activations of a tile.
+    """
+    weights = 2 * training.n_latents * d_model * 4  # bytes of float32
+    step = weights + 4 * (10 * training.batch_tokens * d_model + 2 * ROWS * training.n_latents)
+    return max(1, (free - step) // (3 * weights))
 
 
 def bank_spec(cell: Cell, model: LanguageModel) -> TrainedBank | HubBank:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,14 @@ class ActivationChunks(Sequence):
                 save_file(self._compute(self.plan[index], label), temporary)
         # cloned: tensors of a mapped file are not aligned, which can change the last bit of sums
         return {hook: value.clone() for hook, value in load_file(path).items()}
+
+    def of(self, hooks: Sequence[str]) -> "ActivationChunks":
+        """The same chunks; where none is kept, of these hooks alone."""
+        if self.keep:
+            return self
+        fewer = copy(self)
+        fewer.hooks = [HookPoint.parse(hook) for hook in hooks]
+        return fewer
 
     def head(self, tokens: int) -> dict[str, Tensor]:
         """The first `tokens` positions of chunk 0, or all of it: {hook: float32 [n, d]}."""

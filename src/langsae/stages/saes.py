@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+import torch
+
 from langsae.activations import ActivationChunks
 from langsae.command import run
 from langsae.compute import Compute
@@ -51,29 +53,44 @@ def prepare_for(
     out: Path,
     scratch: Path,
     keep: bool = True,
+    at_once: int | None = None,
 ) -> None:
     """Train or fetch the bank of `spec` for a model at hand and publish it at `out`.
 
     scratch: where a killed training goes on from; keep: whether activations wait on disk, which
-    more than one epoch needs.
+    more than one epoch needs; at_once: SAEs in training at a time (None: all), each such group
+    with passes of its own over activations that are not kept.
     """
     chunks = _activations(spec, model, compute, scratch, keep)
     with publish(out) as bank:
         bank.mkdir(parents=True)
         if isinstance(spec, TrainedBank):
-            train_bank(
-                chunks,
-                spec.specs(),
-                chunks.folder / "training",
-                bank / "saes",
-                device=model.device,
-                checkpoint_seconds=compute.checkpoint_seconds,
-            )
+            _train(spec, chunks, bank, compute, model.device, at_once or len(spec.hooks))
             places = {hook: {"path": f"saes/{hook}"} for hook in spec.hooks}
         else:
             places = locate(spec)
         write_index(bank, spec, places, _probe(spec, places, bank, model, chunks))
     chunks.clear()
+
+
+def _train(
+    spec: TrainedBank,
+    chunks: ActivationChunks,
+    bank: Path,
+    compute: Compute,
+    device: torch.device,
+    at_once: int,
+) -> None:
+    """Train the SAEs of `spec`, `at_once` at a time, into `bank`/saes/HOOK/."""
+    specs, states = spec.specs(), chunks.folder / "training"
+    (bank / "saes").mkdir()
+    for start in range(0, len(spec.hooks), at_once):
+        group = spec.hooks[start : start + at_once]
+        part, own = bank / "part", {hook: specs[hook] for hook in group}
+        train_bank(chunks.of(group), own, states, part, device, compute.checkpoint_seconds)
+        for hook in group:
+            (part / hook).rename(bank / "saes" / hook)
+        part.rmdir()
 
 
 def _activations(
