@@ -122,14 +122,18 @@ class Injector:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A batch of texts that both models have read: `plain` float64 [B] is the mid model's mean
-    negative log-likelihood, `states` what its first changed block was given."""
+    """A batch of texts that both models have read.
+
+    plain: float64 [B], the mid model's mean negative log-likelihood; given: float32 [B, T, d], what
+    its block `block` was given there, the first one that runs differently.
+    """
 
     ids: Tensor
     lengths: Sequence[int]
     reading: Reading
     plain: Tensor
-    states: Tensor
+    block: int
+    given: Tensor
 
 
 class InjectedScorer:
@@ -145,21 +149,24 @@ class InjectedScorer:
         hook = self.injector.hook
         hidden = self.full.activations(ids, [hook])[hook]
         reading = self.injector.read(hidden, where.to(hidden.device))
-        plain, states = self._scorer.plain(ids, lengths, [hook.layer])
-        return Prepared(ids, lengths, reading, plain, states[hook.layer])
+        block = min(hook.layer + 1, self._scorer.model.n_layers - 1)
+        plain, states = self._scorer.plain(ids, lengths, [block])
+        return Prepared(ids, lengths, reading, plain, block, states[block])
 
     @torch.inference_mode()
     def mean_nll(self, batch: Prepared, mask: Tensor, alpha: float) -> Tensor:
         """Mean negative log-likelihood of each text, float64 [B]; mask bool [F].
 
-        Only the blocks from the injected one on are run again.
+        Only the blocks above the injected one are run again (the last one, if it is that).
         """
         addition = self.injector.addition(batch.reading, mask, alpha)
         change = self.injector.intervention(addition)
         if not change:
             return batch.plain
-        resume = (self.injector.hook.layer, batch.states)
-        return self._scorer.mean_nll(batch.ids, batch.lengths, change, resume=resume)
+        given, hook = batch.given, self.injector.hook
+        if batch.block > hook.layer:  # it is given the changed states as they are
+            given, change = change[hook](given), {}
+        return self._scorer.mean_nll(batch.ids, batch.lengths, change, resume=(batch.block, given))
 
 
 def check_pair(full: LanguageModel, mid: LanguageModel, hook: HookPoint) -> None:
