@@ -110,36 +110,34 @@ def prepare_history(
     """
     with publish(out) as folder:
         folder.mkdir()
+        unfinished = None
         if isinstance(spec, PretrainedHistory):
-            steps = _pretrain(spec, compute, corpora, scratch, folder)
+            corpus = ParallelCorpus.load(corpora / f"{spec.corpus}.jsonl")
+            key = [spec.model_dump(mode="json"), compute.model_dump(), corpus.digest()]
+            unfinished = scratch / digest(key)
+            steps = _pretrain(spec, compute, corpus, unfinished, folder)
         else:
             steps = _fetch(spec, folder) if isinstance(spec, StoredHistory) else []
         record = {"steps": steps, "spec": spec.model_dump(mode="json")}
         write_json(folder / "history.json", record)
-    if isinstance(spec, PretrainedHistory):
-        shutil.rmtree(scratch / _owner(spec, compute, corpora), ignore_errors=True)
+    if unfinished is not None:
+        shutil.rmtree(unfinished)
 
 
 def _pretrain(
-    spec: PretrainedHistory, compute: Compute, corpora: Path, scratch: Path, folder: Path
+    spec: PretrainedHistory, compute: Compute, corpus: ParallelCorpus, scratch: Path, folder: Path
 ) -> list[int]:
-    corpus = ParallelCorpus.load(corpora / f"{spec.corpus}.jsonl")
     return pretrain(
         [text for texts in corpus.texts.values() for text in texts],
         spec.tokenizer,
         spec.model,
         spec.training,
         spec.checkpoints,
-        scratch / _owner(spec, compute, corpora),
+        scratch,
         folder,
         pick_device(compute.device),
         compute.checkpoint_seconds,
     )
-
-
-def _owner(spec: PretrainedHistory, compute: Compute, corpora: Path) -> str:
-    corpus = ParallelCorpus.load(corpora / f"{spec.corpus}.jsonl")
-    return digest([spec.model_dump(mode="json"), compute.model_dump(), corpus.digest()])
 
 
 def _fetch(spec: StoredHistory, folder: Path) -> list[int]:

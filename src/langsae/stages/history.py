@@ -7,8 +7,8 @@ from langsae.command import run
 from langsae.compute import Compute
 from langsae.histories import HistorySpec, prepare_history
 from langsae.params import section
-from langsae.stages.corpus import CORPORA
 
+CORPORA = Path("artifacts/corpora")
 HISTORIES = Path("artifacts/histories")
 SCRATCH = Path("scratch/histories")
 
