@@ -2,8 +2,8 @@
 
 For vocabularies too large for a graph of all their tokens. Two things save work: greedy never
 compares a token that has a group, and components need no row of a token once all tokens without a
-complete row are in one component. Similarities are made in blocks of 4 x 4 tokens, of which each
-row is read once for four products.
+complete row are in one component. Similarities are made in blocks of up to 16 tokens by those
+left, piece by piece of the vectors, so that they come from the processor's cache.
 """
 
 import numba
@@ -12,27 +12,54 @@ import numpy as np
 LARGEST = 4096  # tokens of a feature: its table of known pairs takes that squared, in bytes
 # A float32 product of unit vectors is off by less; closer to the bar than this, float64 decides.
 BAND = 1e-5
+_HEADS = 16  # tokens compared with those left at a time
+_CHUNK = 1024  # dimensions at a time: 4 kB a token
 _UNKNOWN, _APART, _NEAR = 2, 0, 1
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def _dots(unit, rows, columns, out):
-    """out[i, j] = <unit[rows[i]], unit[columns[j]]> for 4 rows and 4 columns."""
-    a0, a1, a2, a3 = unit[rows[0]], unit[rows[1]], unit[rows[2]], unit[rows[3]]
-    b0, b1, b2, b3 = unit[columns[0]], unit[columns[1]], unit[columns[2]], unit[columns[3]]
+def _add_dots(unit, rows, columns, first, last, out):
+    """out[i, j] += <unit[rows[i]], unit[columns[j]]> over dimensions first..last - 1; 4 x 4."""
+    # slices counted from 0: an index that might be negative is not compiled to vector instructions
+    a0, a1 = unit[rows[0], first:last], unit[rows[1], first:last]
+    a2, a3 = unit[rows[2], first:last], unit[rows[3], first:last]
+    b0, b1 = unit[columns[0], first:last], unit[columns[1], first:last]
+    b2, b3 = unit[columns[2], first:last], unit[columns[3], first:last]
     s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = np.float32(0)
     s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = np.float32(0)
-    for k in range(unit.shape[1]):  # sixteen sums in registers: compiled to vector instructions
+    for k in range(last - first):  # sixteen sums in registers: compiled to vector instructions
         x0, x1, x2, x3 = a0[k], a1[k], a2[k], a3[k]
         y0, y1, y2, y3 = b0[k], b1[k], b2[k], b3[k]
         s00, s01, s02, s03 = s00 + x0 * y0, s01 + x0 * y1, s02 + x0 * y2, s03 + x0 * y3
         s10, s11, s12, s13 = s10 + x1 * y0, s11 + x1 * y1, s12 + x1 * y2, s13 + x1 * y3
         s20, s21, s22, s23 = s20 + x2 * y0, s21 + x2 * y1, s22 + x2 * y2, s23 + x2 * y3
         s30, s31, s32, s33 = s30 + x3 * y0, s31 + x3 * y1, s32 + x3 * y2, s33 + x3 * y3
-    out[0, 0], out[0, 1], out[0, 2], out[0, 3] = s00, s01, s02, s03
-    out[1, 0], out[1, 1], out[1, 2], out[1, 3] = s10, s11, s12, s13
-    out[2, 0], out[2, 1], out[2, 2], out[2, 3] = s20, s21, s22, s23
-    out[3, 0], out[3, 1], out[3, 2], out[3, 3] = s30, s31, s32, s33
+    sums = ((s00, s01, s02, s03), (s10, s11, s12, s13), (s20, s21, s22, s23), (s30, s31, s32, s33))
+    for i in range(4):
+        for j in range(4):
+            out[i, j] += sums[i][j]
+
+
+@numba.njit(cache=True, nogil=True)
+def _products(unit, rows, columns):
+    """<unit[rows[i]], unit[columns[j]]>, float32; both index arrays have multiples of 4."""
+    out = np.zeros((len(rows), len(columns)), np.float32)
+    for first in range(0, unit.shape[1], _CHUNK):
+        last = min(first + _CHUNK, unit.shape[1])
+        for i in range(0, len(rows), 4):
+            for j in range(0, len(columns), 4):
+                block = out[i : i + 4, j : j + 4]
+                _add_dots(unit, rows[i : i + 4], columns[j : j + 4], first, last, block)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _in_fours(token, entries):
+    """The tokens of these entries, the last repeated up to a multiple of 4."""
+    out = np.empty((len(entries) + 3) // 4 * 4, np.int64)
+    for at in range(len(out)):
+        out[at] = token[entries[min(at, len(entries) - 1)]]
+    return out
 
 
 @numba.njit(cache=True, nogil=True)
@@ -54,11 +81,10 @@ def decide(unit, pairs, cosine, near):
 
 @numba.njit(cache=True, nogil=True)
 def _compare(unit, token, near, heads, columns, cosine):
-    """Fill in `near` for up to 4 heads and the columns that some head is not yet compared with.
+    """Fill in `near` for the heads and those columns that some head is not yet compared with.
 
     Returns how many products of vectors were made.
     """
-    rows, block, out = np.empty(4, np.int64), np.empty(4, np.int64), np.empty((4, 4), np.float32)
     wanted = np.empty(len(columns), np.int64)
     count = 0
     for column in columns:
@@ -67,21 +93,19 @@ def _compare(unit, token, near, heads, columns, cosine):
                 wanted[count] = column
                 count += 1
                 break
-    for i in range(4):
-        rows[i] = token[heads[min(i, len(heads) - 1)]]
-    for start in range(0, count, 4):
-        for j in range(4):
-            block[j] = token[wanted[min(start + j, count - 1)]]
-        _dots(unit, rows, block, out)
-        for i in range(len(heads)):
-            for j in range(min(4, count - start)):
-                value = np.float64(out[i, j])
-                if abs(value - cosine) < BAND:
-                    value = _exactly(unit[rows[i]], unit[block[j]])
-                linked = _NEAR if value > cosine else _APART
-                near[heads[i], wanted[start + j]] = linked
-                near[wanted[start + j], heads[i]] = linked
-    return 4 * count if len(heads) > 1 else count
+    if count == 0:
+        return 0
+    wanted = wanted[:count]
+    rows, others = _in_fours(token, heads), _in_fours(token, wanted)
+    products = _products(unit, rows, others)
+    for i in range(len(heads)):
+        for j in range(count):
+            value = np.float64(products[i, j])
+            if abs(value - cosine) < BAND:
+                value = _exactly(unit[rows[i]], unit[others[j]])
+            linked = _NEAR if value > cosine else _APART
+            near[heads[i], wanted[j]] = near[wanted[j], heads[i]] = linked
+    return len(rows) * len(others)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -90,7 +114,7 @@ def _greedy(unit, token, near, cosine, group):
     number = products = 0
     while n_left:
         # the first alone: where all are similar it suffices
-        heads = left[: min(n_left, 4 if number else 1)].copy()
+        heads = left[: min(n_left, _HEADS if number else 1)].copy()
         products += _compare(unit, token, near, heads, left[:n_left], cosine)
         for head in heads:
             if group[head] >= 0:
@@ -118,14 +142,14 @@ def _root(parent, entry):
 
 @numba.njit(cache=True, nogil=True)
 def _next_heads(parent, open_, n_open, members):
-    """Up to 4 open entries outside the component that has most of them; none when all are in it."""
+    """Some open entries outside the component that has most of them; none when all are in it."""
     members[:] = 0
     for at in range(n_open):
         members[_root(parent, open_[at])] += 1
     largest = np.argmax(members)
-    heads, count = np.empty(4, np.int64), 0
+    heads, count = np.empty(_HEADS, np.int64), 0
     for at in range(n_open):
-        if count < 4 and _root(parent, open_[at]) != largest:
+        if count < _HEADS and _root(parent, open_[at]) != largest:
             heads[count] = open_[at]
             count += 1
     return heads[:count]

@@ -42,7 +42,7 @@ class Similarity:
 
     def __init__(self, embeddings: Tensor, cosine: float = 0.1) -> None:
         self.embeddings, self.cosine = embeddings, cosine
-        self._whole: np.ndarray | None = None  # the graph of a small vocabulary
+        self._whole: tuple[np.ndarray, Tensor] | None = None  # a small vocabulary's graph
 
     def groups(self, counts: TokenCounts) -> dict[Grouping, np.ndarray]:
         """The group of each entry of `counts`, numbered within its feature: int64 [nnz] each.
@@ -52,34 +52,35 @@ class Similarity:
         groups = {grouping: np.zeros(len(counts.token), np.int64) for grouping in GROUPINGS}
         if not len(counts.token):
             return groups
-        self._check(counts)
-        order = _founders_first(counts)
-        token = counts.token[order]
-        sorted_ = {grouping: np.empty_like(token) for grouping in GROUPINGS}
-        if len(self.embeddings) <= _SMALL:
-            _by_graph(self._graph(), counts.starts, token, sorted_)
-        else:
-            used, local = np.unique(token, return_inverse=True)
-            unit = _unit(self.embeddings[torch.from_numpy(used)])
-            _by_cost(unit, self.cosine, counts.starts, local, sorted_)
-        for grouping in GROUPINGS:
-            groups[grouping][order] = sorted_[grouping]
-        return groups
-
-    def _check(self, counts: TokenCounts) -> None:
         low, high = counts.token.min(), counts.token.max()
         if low < 0 or high >= len(self.embeddings):
             raise InputError(f"token {high} has no row in {len(self.embeddings)} embeddings")
-        used = torch.from_numpy(np.unique(counts.token))
-        if not bool(self.embeddings[used].any(dim=1).all()):
-            raise InputError(
-                "an activating token has a zero embedding: it has no direction to compare"
-            )
+        order = _founders_first(counts)
+        token = counts.token[order]
+        found = {grouping: np.empty_like(token) for grouping in GROUPINGS}
+        if len(self.embeddings) <= _SMALL:
+            graph, length = self._small_graph()
+            _check(length[torch.from_numpy(token)])
+            _by_graph(graph, counts.starts, token, found)
+        else:
+            used, local = np.unique(token, return_inverse=True)
+            unit, length = _unit(self.embeddings[torch.from_numpy(used)])
+            _check(length)
+            _by_cost(unit, self.cosine, counts.starts, local, found)
+        for grouping in GROUPINGS:
+            groups[grouping][order] = found[grouping]
+        return groups
 
-    def _graph(self) -> np.ndarray:
+    def _small_graph(self) -> tuple[np.ndarray, Tensor]:
         if self._whole is None:
-            self._whole = similar_tokens(_unit(self.embeddings), self.cosine)
+            unit, length = _unit(self.embeddings.clone())
+            self._whole = similar_tokens(unit, self.cosine), length
         return self._whole
+
+
+def _check(length: Tensor) -> None:
+    if not bool((length > 0).all()):
+        raise InputError("an activating token has a zero embedding: it has no direction to compare")
 
 
 def token_groups(
@@ -94,11 +95,14 @@ def _founders_first(counts: TokenCounts) -> np.ndarray:
     return np.lexsort((counts.token, -counts.count, counts.feature()))
 
 
-def _unit(embeddings: Tensor) -> Tensor:
-    """Rows of length 1, float32 [U, d]; a zero row stays zero, similar to none."""
-    rows = embeddings.float()
-    norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return rows / norm.clamp_min(torch.finfo(torch.float32).tiny)
+def _unit(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [U, d] scaled to length 1 in float32, in place if they are that; and their lengths [U].
+
+    A row of zeros stays one: it is similar to none.
+    """
+    rows = rows.float()
+    length = torch.linalg.vector_norm(rows, dim=1)
+    return rows.div_(length.clamp_min(torch.finfo(torch.float32).tiny)[:, None]), length
 
 
 def similar_tokens(unit: Tensor, cosine: float) -> np.ndarray:
