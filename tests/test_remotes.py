@@ -314,7 +314,7 @@ def test_a_store_that_cannot_be_used(project, monkeypatch, tmp_path, environ, co
     """What `langsae repro --pull` asks first, without DVC's start each time."""
     shutil.copytree(project.copy.root / ".dvc", tmp_path / ".dvc",
                     ignore=shutil.ignore_patterns("cache", "tmp"))  # fmt: skip
-    local = f"[core]\n    remote = store\n['remote \"store\"']\n    {config}\n"
+    local = f"[core]\n    remote = store\n    no_scm = true\n['remote \"store\"']\n    {config}\n"
     (tmp_path / ".dvc" / "config.local").write_text(local)
     for name, value in (project.server.environ | environ).items():
         monkeypatch.setenv(name, value)
@@ -383,6 +383,22 @@ def test_answers_cut_short_and_a_store_that_is_busy(project):
     spoilt = ("artifacts/flipped/", "artifacts/truncated/")
     assert clone.tree("artifacts") == {path: data for path, data in good.items()
                                        if not path.startswith(spoilt)}  # fmt: skip
+
+
+def test_a_fresh_users_path_is_timed(project, tmp_path):
+    script, environ = str(ROOT / "bench" / "fresh_user.sh"), project.copy.environ
+    settings = {"CHECKOUT": str(project.copy.root), "SETUP": "mkdir .venv"}
+    here = WorkingCopy(tmp_path, **environ | settings)
+    done = here.run("bash", script, str(tmp_path / "fresh"))
+    assert [line.split("|")[1].strip() for line in done.output.splitlines()[1:]] == [
+        "step", "---", "clone", "environment", "artifacts, `langsae repro --pull`",
+        "verdicts, `langsae verify`", "in all",
+    ]  # fmt: skip
+    assert f"remote {project.copy.root}/.dvc/../../langsae-remote" in done.output
+    here.environ["REMOTE"] = str(tmp_path / "nowhere")
+    failed = here.run("bash", script, str(tmp_path / "other"), check=False)
+    assert failed.status != 0
+    assert "cannot pull from remote folder" in failed.errors
 
 
 # --- what is said, without DVC
