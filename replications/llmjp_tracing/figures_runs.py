@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from langsae.figures import LOOKS, TWO_COLUMNS, label_axis, name, new_figure, thousands
 from replications.llmjp_tracing.figures_training import distinct, step_colours, title
-from replications.llmjp_tracing.tables import NONE
 
 ADDED = {  # what is added: name, colour, marker, line
     "en": ("English", LOOKS["en"].colour, "o", "-"),
@@ -36,8 +35,9 @@ def learning_rates(rates: pd.DataFrame, held_out: pd.DataFrame) -> Figure:
             part = mine[mine["rate"] == rate]
             left.plot(part["sae_step"], part["loss"], color=colour, label=f"{rate:g}")
         left.set_yscale("log")
-        for formatter in (left.yaxis.set_major_formatter, left.yaxis.set_minor_formatter):
-            formatter(lambda value, _: f"{value:g}")
+        left.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+        left.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        left.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
         left.set_title(f"{title(run)}: training")
         label_axis(left.xaxis, "step of the dictionary's training")
         label_axis(left.yaxis, "mean squared error")
@@ -119,7 +119,7 @@ def _added(
     what: str,
     unit: str,
 ) -> Figure | None:
-    added = frame[frame["add"] != NONE]
+    added = frame[frame["add"].isin(list(ADDED))]
     if added.empty:
         return None
     rows = list(dict.fromkeys(zip(added["run"], added["alpha"], strict=True)))
