@@ -229,6 +229,23 @@ def test_a_row_stops_after_an_ending_token_and_the_others_go_on(models):
     assert len({len(row) for row in cut}) > 1
 
 
+def test_a_row_does_not_stop_before_it_has_the_least_tokens(models):
+    full, mid = models
+    tandem = Tandem(full, mid, Injector(coder(), HOOK), masks_of(1), [1.0])
+    free = tandem.write([0, 10, 20], 8, NEVER)[0]
+    ends = NEVER.clone()
+    ends[free[0]] = True  # what it would begin with
+    held = tandem.write([0, 10, 20], 8, ends, least=3)[0]
+    assert tandem.write([0, 10, 20], 8, ends)[0] == free[:1]
+    assert free[0] not in held[:3]
+    with torch.inference_mode():
+        alone = mid.network.generate(
+            torch.tensor([[0, 10, 20]]), max_new_tokens=8, min_new_tokens=3, do_sample=False,
+            eos_token_id=free[0],
+        )  # fmt: skip
+    assert held == alone[0, 3:].tolist()
+
+
 def test_what_ends_an_answer(models):
     _, mid = models
     ends = translate.ends(mid.tokenizer, 257)

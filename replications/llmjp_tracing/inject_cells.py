@@ -218,8 +218,8 @@ class _Asked:
 
     def answers(self, row: int) -> list[str]:
         """What each variant writes."""
-        new_tokens = self.opened.job.inject.new_tokens
-        written = self._tandem.write(self.prompts[row][self.shared :], new_tokens, self._ends)
+        inject, tail = self.opened.job.inject, self.prompts[row][self.shared :]
+        written = self._tandem.write(tail, inject.new_tokens, self._ends, inject.least_tokens)
         return [translate.answer(self.opened.mid.tokenizer, ids) for ids in written]
 
     @cached_property

@@ -54,7 +54,8 @@ class Injecting(Spec):
     which the SAEs never saw. The paper says none of these three.
     The run's `impact` texts give perplexities; of its `parallel` texts the first `shots` are the
     prompt's examples and the next `translations` are translated both ways (0: no translation),
-    `rows` settings at a time.
+    `rows` settings at a time. An answer takes at most `new_tokens`, and at least `least_tokens`: a
+    small model would rather end the text at once.
     """
 
     layer: PositiveInt
@@ -69,6 +70,7 @@ class Injecting(Spec):
     translations: NonNegativeInt = 0
     shots: NonNegativeInt = 4
     new_tokens: PositiveInt = 64
+    least_tokens: NonNegativeInt = 0
     rows: PositiveInt = 64
     metrics: tuple[Literal["chrf", "comet"], ...] = ("chrf",)
 

@@ -47,11 +47,13 @@ class Tandem:
             self._together(prefix)
 
     @torch.inference_mode()
-    def write(self, tail: Sequence[int], new_tokens: int, ends: Tensor) -> list[list[int]]:
+    def write(
+        self, tail: Sequence[int], new_tokens: int, ends: Tensor, least: int = 0
+    ) -> list[list[int]]:
         """The tokens that each row adds after prefix and `tail`, at most `new_tokens`.
 
-        ends: bool [V], the tokens after which a row stops; such a token is still in it. The rows
-        start anew at each call.
+        ends: bool [V], the tokens after which a row stops; such a token is still in it, and is not
+        taken before the row has `least` others. The rows start anew at each call.
         """
         kept = self._mid_cache.get_seq_length()
         rows: list[list[int]] = [[] for _ in self.masks]
@@ -60,7 +62,10 @@ class Tandem:
             hidden = self._together(tail)
             running = torch.ones(len(rows), dtype=torch.bool, device=self.mid.device)
             for step in range(new_tokens):
-                chosen = self._head(hidden).argmax(-1)
+                logits = self._head(hidden)
+                if step < least:
+                    logits = logits.masked_fill(ends, -torch.inf)
+                chosen = logits.argmax(-1)
                 for row, token in zip(running.nonzero()[:, 0].tolist(),
                                       chosen[running].tolist(), strict=True):  # fmt: skip
                     rows[row].append(token)
