@@ -88,6 +88,19 @@ def test_lines_by_layer_are_the_checkpoints(frames):
     )
 
 
+def test_runs_share_the_colours_of_checkpoints(frames):
+    spans = frames["spans_by_layer"]
+    other = spans.assign(run="other", step=spans["step"].replace({1000: 500}))
+    with house_style():
+        figure = figures_training.span_lengths(pd.concat([spans, other]))
+    named = {line.get_label(): tuple(line.get_color()) for line in figure.legends[0].get_lines()}
+    assert list(named) == ["0", "10", "100", "500", "1,000"]
+    drawn = [axes.lines for axes in figure.axes if axes.get_title(loc="left").startswith("other")]
+    rows = other.query("step == 500 and reading == 'top_k'")
+    line = next(line for line in drawn[0] if list(line.get_ydata()) == list(rows["mean"]))
+    assert tuple(line.get_color()) == named["500"]
+
+
 def test_chosen_rate_is_named(frames):
     with house_style():
         figure = figures_runs.learning_rates(frames["rates"], frames["rates_held_out"])

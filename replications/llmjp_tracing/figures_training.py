@@ -169,16 +169,16 @@ def span_lengths(frame: pd.DataFrame) -> Figure:
     runs, readings = distinct(frame["run"]), [r for r in SPANS if r in set(frame["reading"])]
     figure, grid = new_figure(TWO_COLUMNS, 2.4 * len(runs) + 0.2, len(runs), len(readings),
                               squeeze=False)  # fmt: skip
+    steps = sorted(distinct(frame["step"]))
     for line, run in zip(grid, runs, strict=True):
         mine = frame[frame["run"] == run]
         for axes, reading in zip(line, readings, strict=True):
-            steps = distinct(frame["step"])
             layer_lines(axes, mine[mine["reading"] == reading], "mean", steps)
             first = reading == readings[0]
             axes.set_title(f"{title(run)}\n{SPANS[reading]}" if first else SPANS[reading])
             label_axis(axes.xaxis, "layer")
             label_axis(axes.yaxis, "mean span", "tokens")
-    _legend(figure, sorted(distinct(frame["step"])))
+    _legend(figure, steps)
     return figure
 
 
