@@ -26,6 +26,7 @@ T = TypeVar("T")
 PASSED = ("HF_", "LANGSAE_", "OMP_", "SPARSIFY_", "TOKENIZERS_")
 SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
 _OBJECTS = 128 << 20  # bytes of Ray's object store on this machine: tasks pass a few lines
+_KNOCK = 10.0  # seconds that the head of a cluster may take to answer
 _PATIENCE = 30.0  # seconds without a finished task before we look whether any node could run one
 
 
@@ -130,15 +131,15 @@ def _connected(request: Ray) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    _knock(request.address)
     # otherwise the workers' progress bars are written over ours; Ray's own logs have them
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if request.address is None:
         options |= {"include_dashboard": False, "object_store_memory": _OBJECTS}
     try:
         ray.init(address=request.address or "local", **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(f"ray.address {request.address}: {' '.join(str(error).split())}; start "
-                         "Ray there, or set launch: local") from error  # fmt: skip
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise _unreachable(request.address, error) from error
     try:
         lack = _lack(ray, request)
         if lack and request.address is None:
@@ -146,6 +147,22 @@ def _connected(request: Ray) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Refuse an address where nothing listens at once; Ray itself tries for minutes."""
+    if address in (None, "auto"):
+        return
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=_KNOCK).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str | None, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())
+    return InputError(f"ray.address {address}: {reason}; start Ray there, or set launch: local")
 
 
 def _lack(ray: Any, request: Ray) -> str | None:
