@@ -24,15 +24,16 @@ class TokenizerSpec(Spec):
 class LlamaShape(Spec):
     """Sizes of a Llama without grouped queries.
 
-    tied: the output head is the input embeddings, which then learn from every predicted token.
-    context: positions that the model's configuration admits.
+    tied: the output head is the input embeddings. They then share the head's common direction
+    (rows of an untied head here have a mean cosine of 0.34, input embeddings of 0.00), and cosines
+    no longer tell which tokens mean the same. context: positions that the configuration admits.
     """
 
     d_model: PositiveInt = 128
     layers: PositiveInt = 4
     heads: PositiveInt = 4
     d_mlp: PositiveInt = 384
-    tied: bool = True
+    tied: bool = False
     context: PositiveInt = 512
     initial_std: PositiveFloat = 0.02
 
