@@ -4,6 +4,7 @@ import functools
 import json
 import multiprocessing
 import os
+import pickle
 import random
 import shutil
 import sys
@@ -33,7 +34,7 @@ from langsae.saes.train import TopKTrainer, TrainSpec
 from langsae.saes.train_bank import train_bank
 from replications.llmjp_tracing import grid as grid_of_saes
 from replications.llmjp_tracing import rates, train
-from replications.llmjp_tracing.grid import at_once
+from replications.llmjp_tracing.grid import at_once, cells
 from replications.llmjp_tracing.run import Run
 from standin_hub import run_with_hub
 from working_copy import ROOT
@@ -162,6 +163,31 @@ def test_published_banks_load(project):
     chosen = study().model_copy(update={"layers": (2,)})
     grid("layer", chosen)
     assert [str(hook) for hook in load_bank("layer/step_0000010", "cpu")] == ["resid_post.1"]
+
+
+def test_cells_travel_and_are_named_by_their_inputs(project):
+    """A cell goes to another process as it is; what it depends on, and only that, is its key."""
+
+    def folders(run: Run, lr: float = 1e-2, compute: Compute = COMPUTE) -> list[Path]:
+        found = cells(run, Path("artifacts/histories/tiny"), lr, compute, Path("scratch"))
+        assert pickle.loads(pickle.dumps(found)) == found
+        assert list(found) == [f"step {step}" for step in STEPS]
+        return [cell.folder for cell in found.values()]
+
+    same = folders(study())
+    assert len(set(same)) == len(STEPS)
+    assert folders(study(rates=(1e-2, 1e-3))) == same
+    assert folders(study().model_copy(update={"impact": "other"})) == same
+    others = [
+        folders(study(), lr=1e-3),
+        folders(study(chunk_tokens=700)),
+        folders(study().model_copy(update={"layers": (1,)})),
+        folders(study(), compute=COMPUTE.model_copy(update={"threads": 2})),
+    ]
+    write_json(Path("artifacts/histories/tiny/step_0000010/model.json"), {"sha256": {}})
+    of_another_model = folders(study())
+    assert [of_another_model[i] == same[i] for i in range(3)] == [True, False, True]
+    assert not {*same} & {folder for other in others for folder in other}
 
 
 def test_epochs_keep_activations_and_one_does_not(project, monkeypatch):
