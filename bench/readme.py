@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import bilingual, collect, lape, memory
+from bench import bilingual, collect, grid, lape, memory
 from bench.common import RESULTS, markdown
 from langsae.files import publish, read_json
 
@@ -36,6 +36,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "collect": ("Collecting 12 hook points", collect.table),
     "memory": ("Peak memory of collecting", memory.table),
     "lape": ("sae_lape at its published size", lape.table),
+    "grid": ("llmjp_tracing: SAEs of all layers from one pass", grid.table),
     "bilingual": ("Bilingual score, from stream to ranked list", bilingual.table),
 }
 
