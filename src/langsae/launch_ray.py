@@ -86,7 +86,7 @@ def on_ray(
     work: Callable[[T], None], tasks: Mapping[str, T], launch: Launch, bar: tqdm
 ) -> dict[str, str]:
     """Why tasks failed, by name; see `langsae.launch.each`."""
-    faults, place = {}, _Place.here()
+    faults, place, told = {}, _Place.here(), None
     with _connected(launch.ray) as ray:
         remote = ray.remote(_remote).options(
             num_cpus=launch.ray.cpus,
@@ -99,8 +99,9 @@ def on_ray(
         }
         while pending:
             done, _ = ray.wait(list(pending), timeout=_PATIENCE)
-            if not done and (lack := _lack(ray, launch.ray)):
-                tqdm.write(f"langsae: waiting: {lack}", sys.stderr)
+            if not done and (lack := _lack(ray, launch.ray)) != told:
+                told = lack
+                tqdm.write(f"langsae: {'waiting: ' + lack if lack else 'going on'}", sys.stderr)
             for reference in done:
                 name = pending.pop(reference)
                 if (fault := _outcome(ray, reference)) is not None:

@@ -49,6 +49,7 @@ def collect(
     shards = [_Shard(again, compute, folder, (number, count)) for number in range(count)]
     missing = {shard.name: shard for shard in shards if not shard.out.is_dir()}
     each(_collect, missing, launch, "collecting")
+    list(folder.iterdir())  # NFS may still hold that shards it was asked for are not there
     for reducer in whole:
         reducer.restore(shards[0].out / f"{reducer.name}.safetensors")
     for shard in shards[1:]:
