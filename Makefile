@@ -14,7 +14,7 @@ export OMP_WAIT_POLICY ?= passive
 export PYTHONDONTWRITEBYTECODE :=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test slow bench lint clean
+.PHONY: setup demo test slow bench faults lint clean
 .DEFAULT_GOAL := demo
 
 setup: $(VENV)/.installed
@@ -41,6 +41,10 @@ slow: setup
 
 bench: setup
 	env -u OMP_WAIT_POLICY $(BIN)/python -m bench
+
+# Half an hour; mounting the small disks needs root. Writes docs/faults.md
+faults: setup
+	PYTHONPATH=tests:. $(BIN)/python -m faults
 
 lint: setup
 	$(BIN)/ruff check .

@@ -120,12 +120,7 @@ def paper(tmp_path_factory) -> SimpleNamespace:
         copy.run("langsae", "profile", "paper")
         params = yaml.safe_load((copy.root / "params.yaml").read_text(encoding="utf-8"))
         publish(hub, content, params["models"])
-        import time
-
-        for stage in STAGES:
-            t = time.time()
-            copy.modules((".", *stage))
-            print(stage, time.time() - t)
+        copy.modules(*((".", *stage) for stage in STAGES))
         for name, (change, _, _) in FAULTS.items():
             changed(copy.root, name, change)
         faults = copy.modules(
