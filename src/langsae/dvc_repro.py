@@ -124,6 +124,8 @@ def main(arguments: Sequence[str]) -> int:
 
     listener = _listening()
     status = dvc(list(arguments))
+    if status == 0 and not listener.stages:
+        listener.missing.clear()  # outputs that git keeps: the run-cache knows of them, no remote
     pulling = "--pull" in arguments
     listings = {name for name in listener.damaged if name.endswith(".dir")}
     removed = discard(listings) if pulling and listings else []
