@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench.common import machine as this_machine
 from faults import kills, machine
+from faults.inputs import of_inputs
 from faults.rows import Row, table
 from faults.stages import Good
 from faults.zygote import Zygote
@@ -21,12 +22,17 @@ from faults.zygote import Zygote
 TABLE = Path("docs/faults.md")
 
 
-SECTIONS = ("kills", "merge", "disks", "memory", "two", "clocks", "pipeline")
+SECTIONS = ("inputs", "kills", "merge", "disks", "memory", "two", "clocks", "pipeline")
 
 
 def rows(root: Path, arguments: argparse.Namespace) -> Iterator[Row]:
     """Every row of the sections asked for, as it is measured."""
-    good, count, seed = Good(root), arguments.kills, arguments.seed
+    wanted, count, seed = arguments.only or SECTIONS, arguments.kills, arguments.seed
+    if "inputs" in wanted:
+        yield from of_inputs(root / "inputs")
+    if wanted == ["inputs"]:
+        return
+    good = Good(root)
     with Zygote(good.copy) as zygote:
         sections: dict[str, Callable[[], Iterable[Row]]] = {
             "kills": lambda: kills.of_stages(good, zygote, count, seed),
@@ -37,8 +43,9 @@ def rows(root: Path, arguments: argparse.Namespace) -> Iterator[Row]:
             "clocks": lambda: machine.of_clocks(good),
             "pipeline": lambda: [kills.of_pipeline(good, count, seed)],
         }
-        for name in arguments.only or SECTIONS:
-            yield from sections[name]()
+        for name in wanted:
+            if name in sections:
+                yield from sections[name]()
 
 
 def page(found: list[Row], seconds: float) -> str:
