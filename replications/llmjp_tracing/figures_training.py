@@ -19,6 +19,7 @@ TITLES = {  # other runs go by their own name
     "llmjp_440m": "LLM-jp-3 440M",
     "llmjp_980m": "LLM-jp-3 980M",
     "llmjp_1_8b": "LLM-jp-3 1.8B",
+    "llmjp_1_8b_published": "LLM-jp-3 1.8B, published SAEs",
     "llmjp_3_7b": "LLM-jp-3 3.7B",
     "enja": "4-layer Llama trained here",
 }

@@ -117,7 +117,8 @@ def find(recorder: Recorder, runs: list[Measured]) -> None:
             _answer(recorder, predicate, one.name, ask(one.subject), one.basis)
     families: dict[str, dict[str, Series]] = {}
     for one in runs:
-        if one.chosen.published is None:  # llmjp_150m, llmjp_3_7b, … are llmjp
+        # llmjp_150m, llmjp_3_7b, … are llmjp; a run of some layers tells neither size nor share
+        if one.chosen.published is None and one.chosen.layers is None:
             families.setdefault(one.name.split("_")[0], {})[one.name] = one.series
     for family, sizes in families.items():
         answer = larger_more_bilingual(sizes)
