@@ -14,16 +14,7 @@ def prepared(tmp_path_factory):
     return folder
 
 
-def _param(case: bad_inputs.BadInput):
-    """A case that is known to end otherwise must go on doing so, or leave the list of those."""
-    marks = []
-    if case.fault:
-        runs = case.fault != bad_inputs.HANGS
-        marks = [pytest.mark.xfail(reason=case.fault, strict=True, run=runs)]
-    return pytest.param(case, id=case.name, marks=marks)
-
-
-@pytest.mark.parametrize("case", map(_param, bad_inputs.CASES))
+@pytest.mark.parametrize("case", bad_inputs.CASES, ids=lambda case: case.name)
 def test_it_ends_in_one_line(case, prepared, tmp_path):
     done = bad_inputs.attempt(case, tmp_path / "here", prepared)
     assert done.status > 0, done.errors

@@ -81,6 +81,16 @@ def test_bad_choices_end_in_one_line(tmp_path, corpus, changes, message):
     assert not (tmp_path / "out/artifacts/saes/own").exists()
 
 
+@pytest.mark.parametrize("place", [{"model": "nowhere"}, {"sae": "some/where:saes/{layer}"}])
+def test_a_hub_that_has_it_not_leaves_nothing(tmp_path, corpus, monkeypatch, place):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = langsae_run(tmp_path / "out", corpus, **place)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "cannot be resolved to a commit" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_another_studys_stages_and_settings(tmp_path):
     """Two passes of the model, its own fields in the run, and --set; ends in a page to look at."""

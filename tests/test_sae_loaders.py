@@ -12,8 +12,11 @@ import tiny_models
 from langsae.errors import InputError
 from langsae.models.hooks import HookPoint
 from langsae.saes import threshold
+from langsae.saes.bank import load_bank, locate, write_index
 from langsae.saes.load import load_sae
+from langsae.saes.npz_format import read_npz
 from langsae.saes.probe import check_fit, probe
+from langsae.saes.spec import FolderBank
 from langsae.saes.threshold import ThresholdSAE
 
 os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # its CPU decode crashes where Triton is installed
@@ -113,6 +116,41 @@ def test_tiles_of_latents_do_not_change_the_codes(monkeypatch, tile, jump):
     monkeypatch.setattr(threshold, "_TILE_ELEMENTS", tile)
     expected = torch.from_numpy(np.where(pre > bar, pre, 0)).float()
     assert_same(ThresholdSAE(*tensors), expected)
+
+
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", ">f4", "<f8"])
+def test_npz_floats_of_any_kind_come_as_they_were(tmp_path, dtype):
+    """Packed and in either order of axes too; NumPy's own reader is the oracle."""
+    drawn = np.random.default_rng(0).standard_normal((7, 5)).astype(dtype)
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "a.npz", a=drawn, b=np.asfortranarray(drawn), c=drawn[:0])
+        found = read_npz(tmp_path / "a.npz")
+        with np.load(tmp_path / "a.npz") as expected:
+            assert found.keys() == set(expected.files)
+            for name, array in found.items():
+                assert array.dtype == np.float32
+                np.testing.assert_array_equal(array, expected[name].astype(np.float32))
+
+
+def test_a_relative_folder_starts_where_the_command_runs(tmp_path, monkeypatch):
+    """Not in the bank's folder, which is a hidden one while it is being made."""
+    unpack(tiny_models.gpt2_saes(), "blocks.1.hook_resid_pre", _made(tmp_path / "own" / "sae.1"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OWN", "own")
+    spec = FolderBank(source="folder", path="$OWN/sae.{layer}", model="m", corpus="c",
+                      hooks=("resid_pre.1",))  # fmt: skip
+    bank = _made(tmp_path / "artifacts" / "saes" / ".own.tmp")
+    write_index(bank, spec, locate(spec), {})
+    bank = bank.rename(bank.with_name("own"))
+    coders = load_bank(bank, torch.device("cpu"))
+    expected = load_sae(tmp_path / "own" / "sae.1", HookPoint("resid_pre", 1))
+    assert torch.equal(coders[HookPoint("resid_pre", 1)].W_enc, expected.W_enc)
+    assert str(tmp_path) not in (bank / "bank.json").read_text()  # it may move with its project
+
+
+def _made(folder):
+    folder.mkdir(parents=True)
+    return folder
 
 
 def spoil(folder, change):

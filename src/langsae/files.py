@@ -98,11 +98,29 @@ def _not_finite(value: Any, where: str = "$") -> Iterator[str]:
         yield where
 
 
+def parse_json(text: str) -> Any:
+    """The value of JSON text; ValueError, with a short reason, where there is none.
+
+    That is so too for what would fail later: half a surrogate pair, which no file can hold.
+    """
+    try:
+        value = json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at character {error.pos + 1}") from error
+    except UnicodeEncodeError as error:
+        raise ValueError("half of a surrogate pair in a text") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return value
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read JSON; a missing or broken file is an InputError that names it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"{path}: not valid JSON: {error}") from error

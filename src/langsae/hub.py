@@ -95,15 +95,20 @@ def snapshot(repo: str, revision: str, patterns: Sequence[str], repo_type: str =
         return _patiently(partial(_checked_snapshot, repo, revision, patterns, repo_type), repo)
 
 
-def commit(repo: str, revision: str, repo_type: str = "model") -> str:
-    """The commit that `revision` (a branch, tag or commit) stands for now."""
+def commit(
+    repo: str, revision: str, repo_type: str = "model", waits: Sequence[int] = _WAITS
+) -> str:
+    """The commit that `revision` (a branch, tag or commit) stands for now.
+
+    waits: seconds before each further try; few where somebody sits and waits.
+    """
     if _COMMIT.fullmatch(revision):
         return revision
     from huggingface_hub import HfApi
 
     ask = partial(HfApi().repo_info, repo, revision=revision, repo_type=repo_type)
     try:
-        return _patiently(ask, repo).sha
+        return _patiently(ask, repo, waits).sha
     except (HTTPError, HFValidationError, OSError) as error:
         raise InputError(
             f"{repo}: '{revision}' cannot be resolved to a commit "
@@ -209,9 +214,9 @@ def _sha256(path: Path) -> str:
     return _hashes[key]
 
 
-def _patiently(action: Callable[[], T], repo: str) -> T:
+def _patiently(action: Callable[[], T], repo: str, waits: Sequence[int] = _WAITS) -> T:
     """`action()`, tried again after growing pauses while what goes wrong may pass."""
-    for wait in _WAITS:
+    for wait in waits:
         try:
             return action()
         except (HTTPError, OSError) as error:

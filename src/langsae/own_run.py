@@ -11,8 +11,10 @@ params.yaml, artifacts/, results/ and paper_figures/. Run the same command again
 
 import argparse
 import os
+import re
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,14 @@ from langsae.params import load_yaml
 
 # replications/ and conf/ lie beside src/ in a checkout.
 ROOT = Path(__file__).resolve().parents[2]
+_RUN = {"model": "own", "corpus": "own", "saes": "own"}
+_FIELD = re.compile(r"\$\{item\.(\w+)")
 _ABSENT = "\0absent"  # no YAML value: a key that is there may well be null
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the stages of `arguments.study`; the exit status of the first that fails, or 0."""
-    stages = ROOT / "replications" / arguments.study
-    if not (stages / "collect.py").is_file():
-        raise InputError(f"no study '{arguments.study}' in {ROOT / 'replications'}")
+    _check_study(arguments.study)
     params = _params(arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
     with publish(arguments.out / "params.yaml") as temporary:
@@ -49,6 +51,25 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_study(study: str) -> None:
+    """InputError for no study, and for one whose runs load more than this command makes."""
+    folders = (ROOT / "replications").glob("*/collect.py")
+    wanted = {path.parent.name: _loaded_by_runs(path.parent.name) - {*_RUN} for path in folders}
+    if study not in wanted:
+        raise InputError(f"no study '{study}' in {ROOT / 'replications'}")
+    if wanted[study]:
+        able = ", ".join(sorted(name for name, more in wanted.items() if not more))
+        raise InputError(
+            f"{study}: its runs load {', '.join(sorted(wanted[study]))} too, which this command "
+            f"does not make; write a profile in conf/, or run one of {able}"
+        )
+
+
+def _loaded_by_runs(study: str) -> set[str]:
+    """The fields of a run by which the study's stages in dvc.yaml find what they load."""
+    return {field for stage in _pipeline(study) for field in _FIELD.findall(str(stage))}
+
+
 def _stages(study: str, params: dict[str, Any]) -> list[tuple[str, ...]]:
     shared = [
         *(("langsae.stages.corpus", name) for name in params["corpora"]),
@@ -61,12 +82,19 @@ def _stages(study: str, params: dict[str, Any]) -> list[tuple[str, ...]]:
 def _of_study(study: str) -> list[tuple[str, ...]]:
     """The study's stages as dvc.yaml has them, in its order; each `foreach` is the one run."""
     names = {"${key}": "own", "${profile}": "own"}
-    found = []
-    for stage in load_yaml(ROOT / "dvc.yaml", resolve=False)["stages"].values():
-        _, _, module, *arguments = stage.get("do", stage)["cmd"].split()
-        if module.startswith(f"replications.{study}."):
-            found.append((module, *(names.get(argument, argument) for argument in arguments)))
-    return found
+    commands = (stage["cmd"].split()[2:] for stage in _pipeline(study))
+    return [tuple(names.get(argument, argument) for argument in command) for command in commands]
+
+
+def _pipeline(study: str) -> list[dict[str, Any]]:
+    """The study's stages in dvc.yaml."""
+    stages = (stage.get("do", stage) for stage in _dvc_yaml()["stages"].values())
+    return [stage for stage in stages if f" replications.{study}." in stage["cmd"]]
+
+
+@lru_cache
+def _dvc_yaml() -> dict[str, Any]:
+    return load_yaml(ROOT / "dvc.yaml", resolve=False)
 
 
 def _params(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -82,14 +110,14 @@ def _params(arguments: argparse.Namespace) -> dict[str, Any]:
         "policy": policy,
         "hooks": arguments.hooks.split(","),
     }
-    run_ = {"model": "own", "corpus": "own", "saes": "own", "policy": policy}
+    run_ = {**_RUN, "policy": policy}
     params = {
         "profile": "own",
         "seed": common["seed"],
         "compute": common["compute"],
         "corpora": corpora,
-        "models": {"own": model_of(arguments)},
-        "saes": {"own": bank},
+        "models": {"own": _pinned(model_of(arguments))},
+        "saes": {"own": _pinned(bank)},
         arguments.study: {**common[arguments.study], "runs": {"own": run_}},
     }
     # what the study adds to a run of anybody's, and then what the user asks for
@@ -121,6 +149,15 @@ def model_of(arguments: argparse.Namespace) -> dict[str, Any]:
         return {"source": "folder", "path": str(Path(name).resolve()), "weights": weights}
     repo, revision = _repo(name)
     return {"source": "hub", "repo": repo, "revision": revision, "weights": weights}
+
+
+def _pinned(place: dict[str, Any]) -> dict[str, Any]:
+    """A hub's model or SAEs at a commit: what is not there is said before anything is written."""
+    if place["source"] != "hub" or "{" in place["repo"]:
+        return place
+    from langsae import hub  # its client is slow to import
+
+    return place | {"revision": hub.commit(place["repo"], place["revision"], waits=(1,))}
 
 
 def _bank(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from langsae.errors import InputError
-from langsae.files import publish
+from langsae.files import parse_json, publish
 
 
 def read_text(path: Path) -> str:
@@ -43,9 +43,9 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number from 1, object) for each line of a JSONL file."""
     for number, line in enumerate(read_lines(path), 1):
         try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{number}: not JSON: {error.msg}") from error
+            value = parse_json(line)
+        except ValueError as error:
+            raise InputError(f"{path}:{number}: not JSON: {error}") from error
         if not isinstance(value, dict):
             raise InputError(f"{path}:{number}: expected a JSON object")
         yield number, value

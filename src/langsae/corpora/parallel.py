@@ -6,14 +6,27 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from langsae.corpora.lines import read_jsonl, write_jsonl
 from langsae.errors import InputError
 from langsae.files import digest
 from langsae.languages import find
+from langsae.params import Spec, parse
 
 T = TypeVar("T")
+
+
+class _Header(Spec):
+    """The first line of a stored corpus."""
+
+    langsae: Literal["corpus"]
+    name: str
+    languages: tuple[str, ...]
+    aligned: bool
+    ids: bool
+    provenance: dict[str, Any]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -107,16 +120,16 @@ class ParallelCorpus:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """One JSONL file (`.gz` packs it): a header line, then a line per row, or per text."""
-        header = {
-            "langsae": "corpus",
-            "name": self.name,
-            "languages": self.languages,
-            "aligned": self.aligned,
-            "ids": self.ids is not None,
-            "provenance": self.provenance,
-            "digest": self.digest(),
-        }
-        write_jsonl(path, [header, *self._lines()])
+        header = _Header(
+            langsae="corpus",
+            name=self.name,
+            languages=self.languages,
+            aligned=self.aligned,
+            ids=self.ids is not None,
+            provenance=self.provenance,
+            digest=self.digest(),
+        )
+        write_jsonl(path, [header.model_dump(), *self._lines()])
 
     def _lines(self) -> Iterable[dict[str, str]]:
         if not self.aligned:
@@ -132,24 +145,27 @@ class ParallelCorpus:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "ParallelCorpus":
         """Read what `save` wrote; InputError if the file is anything else or was changed."""
-        header, *rows = [row for _, row in read_jsonl(Path(path))] or [{}]
-        if header.get("langsae") != "corpus":
+        first, *rows = [row for _, row in read_jsonl(Path(path))] or [{}]
+        if first.get("langsae") != "corpus":
             raise InputError(f"{path}: not a langsae corpus; write it with ParallelCorpus.save")
-        texts: dict[str, list[str]] = {code: [] for code in header["languages"]}
+        header = parse(_Header, first, f"{path}:1")
+        texts: dict[str, list[str]] = {code: [] for code in header.languages}
         ids = []
-        for row in rows:
-            if header["ids"]:
+        for number, row in enumerate(rows, 2):
+            if not all(isinstance(text, str) for text in row.values()):
+                raise InputError(f"{path}:{number}: holds what is no text; make the file again")
+            if header.ids:
                 ids.append(row.pop("_id", None))
             for code, text in row.items():
                 texts.setdefault(code, []).append(text)
         corpus = cls(
-            header["name"],
+            header.name,
             {code: tuple(column) for code, column in texts.items()},
-            tuple(ids) if header["ids"] else None,
-            header["aligned"],
-            header["provenance"],
+            tuple(ids) if header.ids else None,
+            header.aligned,
+            header.provenance,
         )
-        if corpus.digest() != header["digest"]:
+        if corpus.digest() != header.digest:
             raise InputError(f"{path}: its texts do not match its digest; make the file again")
         return corpus
 

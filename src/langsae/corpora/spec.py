@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
 
 from langsae.corpora.parallel import parse_slice
 from langsae.errors import InputError
@@ -39,9 +39,9 @@ class SourceSpec(Spec):
     normalise: Literal["NFC", "NFKC", "none"] = "none"
     strip: bool = True
     # In Unicode code points. An aligned row goes when it is too short in any language.
-    min_characters: Annotated[int, Field(ge=0)] = 0
+    min_characters: NonNegativeInt = 0
     # Rows are put in the order numpy.random.default_rng(shuffle_seed).permutation(rows).
-    shuffle_seed: int | None = None
+    shuffle_seed: NonNegativeInt | None = None
     rows: Annotated[str, AfterValidator(_slice)] | None = None
 
 

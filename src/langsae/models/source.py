@@ -30,11 +30,18 @@ from langsae.models.spec import (
     TokenizerOnly,
 )
 from langsae.models.tiny import write_tiny
-from langsae.params import parse
+from langsae.params import Spec, parse
 from langsae.paths import expand
 
 # Never .bin: pickles run code.
 _PATTERNS = ["*.json", "*.safetensors", "tokenizer*", "merges.txt", "vocab.*"]
+
+
+class _Record(Spec):
+    """What a model.json holds."""
+
+    spec: StoredSpec
+    sha256: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ def _write_record(spec: StoredSpec, hashes: dict[str, str], folder: Path) -> Non
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a model that `prepare` published at `folder`."""
-    spec = parse(StoredSpec, read_json(folder / "model.json")["spec"], f"{folder}/model.json")
+    spec = parse(_Record, read_json(folder / "model.json"), f"{folder}/model.json").spec
     return read_json(_located(spec, folder) / "config.json")
 
 
@@ -125,7 +132,7 @@ def _files(folder: Path) -> list[Path]:
 def load_source(folder: Path) -> LoadedModel:
     """Load what `prepare` published; a file whose sha256 changed since is refused."""
     record = read_json(folder / "model.json")
-    spec = parse(StoredSpec, record["spec"], f"{folder}/model.json")
+    spec = parse(_Record, record, f"{folder}/model.json").spec
     files = _located(spec, folder)
     for name, expected in record["sha256"].items():
         if not (files / name).is_file() or sha256(files / name) != expected:

@@ -4,7 +4,6 @@ Stage prepare_saes writes `artifacts/saes/NAME/`: `bank.json` (per hook: where t
 of each of its files, its FVU on a probe) and, for SAEs trained here, their folders.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,18 +14,19 @@ from langsae import hub
 from langsae.errors import InputError
 from langsae.files import read_json, sha256, write_json
 from langsae.models.hooks import HookPoint
+from langsae.paths import expand
 from langsae.saes.codes import SparseCoder
 from langsae.saes.load import FILES, load_sae, weight_files
 from langsae.saes.spec import BankSpec, FolderBank, HubBank, SaeLensBank
 
 
 def locate(spec: SaeLensBank | HubBank | FolderBank) -> dict[str, dict[str, str]]:
-    """Where each hook's SAE is: {hook: {repo, revision (a commit), path} or {path}}.
+    """Where each hook's SAE is: {hook: {repo, revision (a commit), path} or {folder}}.
 
     Raises InputError for a release or id that sae-lens' registry does not have.
     """
     if isinstance(spec, FolderBank):
-        return {hook: {"path": os.path.expandvars(_fill(spec.path, hook))} for hook in spec.hooks}
+        return {hook: {"folder": _fill(spec.path, hook)} for hook in spec.hooks}
     places = _hub_paths(spec)
     commits = {
         repo: hub.commit(repo, spec.revision) for repo in {repo for repo, _ in places.values()}
@@ -61,7 +61,9 @@ def _fill(path: str, hook: str) -> str:
 
 
 def folder_of(place: dict[str, str], bank: Path) -> Path:
-    """The local folder of a located SAE; `bank` is where relative paths of trained SAEs start."""
+    """The local folder of a located SAE; `bank` holds those that were trained here, by `path`."""
+    if "folder" in place:
+        return expand(place["folder"])
     if "repo" not in place:
         return bank / place["path"]
     patterns = [(PurePosixPath(place["path"]) / name).as_posix() for name in FILES]

@@ -9,7 +9,6 @@ repositories hold could not be seen, so all of these are read; see `_state` for 
 
 import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -17,10 +16,21 @@ from torch import Tensor
 
 from langsae.errors import InputError
 from langsae.files import read_json
+from langsae.params import Spec, parse
 
 CONFIG, WEIGHTS, PICKLE = "config.json", "model.safetensors", "sae.pth"
 # All published ones (llm-jp-3-1.8b-sae-l12-k32-16x-c*) have this k; a state dict does not tell it.
 K = 32
+
+
+class _Config(Spec, extra="ignore"):
+    """Of config.json; the number of latents had several names in the authors' work."""
+
+    d_in: int | None = None
+    num_latents: int | None = None
+    n_dim: int | None = None
+    expansion_factor: float | None = None
+    k: int | None = None
 
 
 def read(folder: Path) -> tuple[dict[str, Tensor], int]:
@@ -29,7 +39,8 @@ def read(folder: Path) -> tuple[dict[str, Tensor], int]:
     Raises InputError for a file that is no state dict, or sizes other than its config's; KeyError
     for a missing tensor.
     """
-    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    path = folder / CONFIG
+    config = parse(_Config, read_json(path), str(path)) if path.is_file() else _Config()
     state = _state(folder)
     decoder = state["W_dec"] if "W_dec" in state else state["decoder.weight"].T
     weights = {
@@ -40,9 +51,8 @@ def read(folder: Path) -> tuple[dict[str, Tensor], int]:
     }
     _as_configured(folder, weights["W_enc"], config)
     # cloned: tensors of a mapped file are not aligned, which can change the last bit of sums
-    return {name: value.float().contiguous().clone() for name, value in weights.items()}, int(
-        config.get("k") or K
-    )
+    found = {name: value.float().contiguous().clone() for name, value in weights.items()}
+    return found, config.k or K
 
 
 def _state(folder: Path) -> dict[str, Tensor]:
@@ -65,15 +75,13 @@ def _state(folder: Path) -> dict[str, Tensor]:
     return state
 
 
-def _as_configured(folder: Path, encoder: Tensor, config: dict[str, Any]) -> None:
-    d_in = config.get("d_in")
-    # the number of latents had several names in the course of the authors' work
-    latents = config.get("num_latents") or config.get("n_dim")
-    if latents is None and d_in and config.get("expansion_factor"):
-        latents = d_in * config["expansion_factor"]
-    wanted = (latents, d_in)
+def _as_configured(folder: Path, encoder: Tensor, config: _Config) -> None:
+    latents = config.num_latents or config.n_dim
+    if latents is None and config.d_in and config.expansion_factor:
+        latents = round(config.d_in * config.expansion_factor)
+    wanted = (latents, config.d_in)
     if any(want not in (None, size) for want, size in zip(wanted, encoder.shape, strict=False)):
         raise InputError(
             f"{folder}: encoder {tuple(encoder.shape)} is not of the sizes in {CONFIG}, "
-            f"{latents} latents of width {d_in}"
+            f"{latents} latents of width {config.d_in}"
         )

@@ -6,10 +6,10 @@ The layout of the folder decides: `params.npz` is GemmaScope's, `cfg.json` with
 """
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -18,8 +18,10 @@ from torch import Tensor
 from langsae.errors import InputError
 from langsae.files import read_json, sha256
 from langsae.models.hooks import HookPoint
+from langsae.params import Spec, parse
 from langsae.saes import llmjp_format
 from langsae.saes.codes import SparseCoder
+from langsae.saes.npz_format import read_npz
 from langsae.saes.threshold import ThresholdSAE
 from langsae.saes.topk import FORMAT, InputNorm, TopKSAE
 
@@ -29,6 +31,13 @@ _LAYOUTS = (
     (llmjp_format.CONFIG, llmjp_format.WEIGHTS, llmjp_format.PICKLE),
 )
 FILES = tuple(name for layout in _LAYOUTS for name in layout)
+
+
+class _Config(Spec, extra="allow"):
+    """Types in a cfg.json, of what is more than compared."""
+
+    sae_lens_version: str | None = None
+    metadata: dict[str, Any] | None = None
 
 
 def load_sae(folder: str | Path, hook: HookPoint, architecture: str | None = None) -> SparseCoder:
@@ -42,7 +51,7 @@ def load_sae(folder: str | Path, hook: HookPoint, architecture: str | None = Non
     reader = _reader(folder)
     try:
         sae = reader(folder, hook)
-    except (SafetensorError, zipfile.BadZipFile, EOFError) as error:
+    except (SafetensorError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise InputError(f"{folder}: weights are not whole ({error}); fetch them again") from error
     except KeyError as error:
         raise InputError(f"{folder}: {error} is missing from its weights or config") from error
@@ -65,7 +74,7 @@ def _reader(folder: Path):
     if {"cfg.json", "sae_weights.safetensors"} <= names:
         return _sae_lens
     if {"cfg.json", "sae.safetensors"} <= names:
-        ours = read_json(folder / "cfg.json").get("format") == FORMAT
+        ours = _config(folder).get("format") == FORMAT
         return _own if ours else _sparsify
     if names & {llmjp_format.WEIGHTS, llmjp_format.PICKLE}:
         return _llmjp
@@ -75,6 +84,16 @@ def _reader(folder: Path):
     )
 
 
+def _config(folder: Path) -> dict[str, Any]:
+    """What cfg.json holds; InputError for what is no mapping."""
+    path = folder / "cfg.json"
+    return parse(_Config, read_json(path), str(path)).model_dump(exclude_unset=True)
+
+
+def _k(folder: Path, found: Any) -> int:
+    return parse(int, found, f"{folder / 'cfg.json'}: k")
+
+
 def _own(folder: Path, hook: HookPoint) -> TopKSAE:
     sae = TopKSAE.load(folder)
     _same_hook(folder, sae.hook, hook)
@@ -82,18 +101,18 @@ def _own(folder: Path, hook: HookPoint) -> TopKSAE:
 
 
 def _gemma_scope(folder: Path, hook: HookPoint) -> ThresholdSAE:
-    with np.load(folder / "params.npz", allow_pickle=False) as arrays:
-        weights = {name: torch.from_numpy(arrays[name]).float() for name in arrays.files}
+    arrays = read_npz(folder / "params.npz")
+    weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return _threshold_sae(folder, weights, "gemma_scope", weights["threshold"], None)
 
 
 def _sae_lens(folder: Path, hook: HookPoint) -> SparseCoder:
     from sae_lens.loading.pretrained_sae_loaders import handle_config_defaulting
 
-    config = handle_config_defaulting(read_json(folder / "cfg.json"))
+    config = handle_config_defaulting(_config(folder))
     trained_at = (config.get("metadata") or {}).get("hook_name")
     if trained_at:
-        _same_hook(folder, trained_at, hook)
+        _same_hook(folder, str(trained_at), hook)
     for key, plain in (("normalize_activations", "none"), ("reshape_activations", "none"),
                        ("rescale_acts_by_decoder_norm", False)):  # fmt: skip
         if config.get(key, plain) not in (plain, None):
@@ -104,7 +123,7 @@ def _sae_lens(folder: Path, hook: HookPoint) -> SparseCoder:
     if architecture == "topk":
         if shift is None:
             raise InputError(f"{folder}: a topk SAE with apply_b_dec_to_input=false is not read")
-        return _topk_sae(folder, weights["W_enc"].T, weights, int(config["k"]), hook)
+        return _topk_sae(folder, weights["W_enc"].T, weights, _k(folder, config["k"]), hook)
     if architecture not in ("standard", "jumprelu"):
         raise InputError(f"{folder}: architecture '{architecture}' is not supported")
     bar = weights["threshold"] if architecture == "jumprelu" else None
@@ -112,7 +131,7 @@ def _sae_lens(folder: Path, hook: HookPoint) -> SparseCoder:
 
 
 def _sparsify(folder: Path, hook: HookPoint) -> TopKSAE:
-    config = read_json(folder / "cfg.json")
+    config = _config(folder)
     for key in ("transcode", "skip_connection"):
         if config.get(key):
             raise InputError(f"{folder}: {key} is set; transcoders are not SAEs")
@@ -121,7 +140,7 @@ def _sparsify(folder: Path, hook: HookPoint) -> TopKSAE:
     raw = {key: value.float() for key, value in _tensors(folder, "sae").items()}
     weights = {"W_dec": raw["W_dec"], "b_enc": raw["encoder.bias"], "b_dec": raw["b_dec"]}
     # k is the SAE's own; sparsify's default where the config has none is 32
-    k = int(config.get("k") or 32)
+    k = _k(folder, config.get("k") or 32)
     return _topk_sae(folder, raw["encoder.weight"], weights, k, hook)
 
 

@@ -96,7 +96,7 @@ class HubBank(LoadedBank):
 
 
 class FolderBank(LoadedBank):
-    """Local folders in any of those layouts."""
+    """Local folders in any of those layouts, from the project's folder where not absolute."""
 
     source: Literal["folder"]
     path: str
