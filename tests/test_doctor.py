@@ -67,14 +67,17 @@ def test_the_repositories_of_the_published_models():
     gated = {"google/gemma-2-2b", "meta-llama/Llama-3.2-1B", "openlanguagedata/flores_plus"}
     models = {"gpt2", "EleutherAI/pythia-70m-deduped", "EleutherAI/sae-Llama-3.2-1B-131k",
               "google/gemma-scope-2b-pt-res"}  # fmt: skip
+    models |= {f"llm-jp/llm-jp-3-{size}" for size in ("150m", "440m", "980m", "1.8b", "3.7b")}
+    models |= {f"llm-jp/llm-jp-3-1.8b-sae-l12-k32-16x-c{step}"
+               for step in (10, 100, 1000, 10000, 100000, 988240)}  # fmt: skip
     texts = {"facebook/flores", "facebook/xnli", "google-research-datasets/paws-x",
-             "MartinThoma/wili_2018", "Helsinki-NLP/opus_books",
+             "MartinThoma/wili_2018", "Helsinki-NLP/opus_books", "wikimedia/wikipedia",
              "diegomezp/gemmascope_bilingual_activations"}  # fmt: skip
     assert {item.repo for item in found} >= gated | models | texts
     kinds = {item.repo: item.kind for item in found}
     assert {kinds[name] for name in models} == {"model"}
     assert {kinds[name] for name in texts | {"openlanguagedata/flores_plus"}} == {"dataset"}
-    assert len(found) == len(set(found)) == 15
+    assert len(found) == len(set(found)) == 27
 
 
 @pytest.fixture(scope="module")

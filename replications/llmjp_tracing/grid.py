@@ -18,6 +18,7 @@ from langsae.corpora.parallel import ParallelCorpus
 from langsae.files import digest, publish, read_json, write_json
 from langsae.launch import Launch, each
 from langsae.models.language_model import LanguageModel, load
+from langsae.paths import at_step
 from langsae.saes.sparse_step import ROWS
 from langsae.saes.spec import HubBank, TrainedBank
 from langsae.saes.train import TrainSpec
@@ -109,9 +110,9 @@ def bank_spec(cell: Cell, model: LanguageModel) -> TrainedBank | HubBank:
         )
     return HubBank(
         source="hub",
-        repo=_at_step(saes.repo, cell.step),
+        repo=at_step(saes.repo, cell.step),
         revision=saes.revision,
-        path=_at_step(saes.path, cell.step),
+        path=at_step(saes.path, cell.step),
         **common,
     )
 
@@ -119,10 +120,6 @@ def bank_spec(cell: Cell, model: LanguageModel) -> TrainedBank | HubBank:
 def _corpus(run: Run) -> str:
     """The texts SAEs are trained on, or that published ones are probed with."""
     return run.training if run.saes.source == "train" else run.evaluation
-
-
-def _at_step(template: str, step: int) -> str:
-    return template.replace("{step:07d}", f"{step:07d}").replace("{step}", str(step))
 
 
 def fill(grid: Mapping[str, Cell], launch: Launch) -> None:

@@ -5,7 +5,6 @@ each step a folder `step_%07d` as langsae.models.source.prepare publishes it; wh
 trained here also `loss.csv` (step, loss in nats, lr, tokens).
 """
 
-import re
 import shutil
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,10 +19,10 @@ from langsae.models.language_model import pick_device
 from langsae.models.source import prepare, read_config
 from langsae.models.spec import FolderModel, HubModel
 from langsae.params import Spec
+from langsae.paths import at_step
 from langsae.pretrain.run import pretrain, step_folder
 from langsae.pretrain.spec import LlamaShape, Pretraining, TokenizerSpec
 
-_STEP = re.compile(r"\{step(?::0(\d+)d)?\}")
 # What makes two checkpoints the same model at two times.
 _SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
 
@@ -64,10 +63,7 @@ class CheckpointGroup(Spec):
     def of(self, step: int) -> HubModel | FolderModel:
         """The model at `step`."""
         places = self.model.model_dump(include={"repo", "path", "revision"})
-        filled = {
-            name: _STEP.sub(lambda found: f"{step:0{found[1] or 1}d}", place)
-            for name, place in places.items()
-        }
+        filled = {name: at_step(place, step) for name, place in places.items()}
         return self.model.model_copy(update=filled)
 
 

@@ -18,10 +18,12 @@ from huggingface_hub.errors import (
 
 from langsae import hub
 from langsae.errors import InputError
+from langsae.paths import at_step
 from langsae.report_lines import Line, failing
 
 _ANY_FILE = ".gitattributes"  # that every repository has; where not, the answer says as much
 _TIMEOUT = 10.0  # seconds
+_OF_MODELS = {"models", "saes", "histories"}  # keys under which a repository is a model's
 
 
 class Repository(NamedTuple):
@@ -37,22 +39,34 @@ def repositories(params: dict[str, Any]) -> list[Repository]:
 
     Raises InputError for a release that sae-lens' registry does not have.
     """
-    models = {name: params.get(name) for name in ("models", "saes")}
-    texts = {name: value for name, value in params.items() if name not in models}
-    found = {Repository("model", *pair) for pair in _pairs(models)}
-    return sorted(found | {Repository("dataset", *pair) for pair in _pairs(texts)})
+    histories = params.get("histories") or {}
+    steps = {name: _steps(history) for name, history in histories.items()}
+    return sorted(set(_found(params, "dataset", steps, [0])))
 
 
-def _pairs(node: Any) -> Iterator[tuple[str, str]]:
-    """(repository, revision) of every mapping in `node` that has one."""
-    if isinstance(node, dict):
-        if isinstance(node.get("repo"), str):
-            yield node["repo"], node.get("revision", "main")
-        elif node.get("source") == "sae_lens":
-            yield _of_release(node["release"]), node.get("revision", "main")
-    for child in node.values() if isinstance(node, dict) else node:
-        if isinstance(child, dict | list):
-            yield from _pairs(child)
+def _steps(history: dict[str, Any]) -> list[int]:
+    """The checkpoints that the groups of a history name."""
+    return [step for group in history.get("groups", ()) for step in group["steps"]]
+
+
+def _found(
+    node: Any, kind: str, histories: dict[str, list[int]], steps: list[int]
+) -> Iterator[Repository]:
+    """What `node` names; `{step}` stands for each of `steps`, those of the nearest group or run."""
+    if isinstance(node, list):
+        for child in node:
+            yield from _found(child, kind, histories, steps)
+    if not isinstance(node, dict):
+        return
+    if isinstance(node.get("repo"), str):
+        for step in steps:
+            places = (node["repo"], node.get("revision", "main"))
+            yield Repository(kind, *(at_step(place, step) for place in places))
+    elif node.get("source") == "sae_lens":
+        yield Repository("model", _of_release(node["release"]), node.get("revision", "main"))
+    steps = node.get("steps") or histories.get(str(node.get("history"))) or steps
+    for name, child in node.items():
+        yield from _found(child, "model" if name in _OF_MODELS else kind, histories, steps)
 
 
 def _of_release(name: str) -> str:

@@ -88,7 +88,7 @@ def torch_and_gpu(params: dict[str, Any]) -> Iterator[Line]:
     if torch.cuda.is_available():
         yield Line("ok", "torch", built)
         yield _gpu(0 if device == "cpu" else need)
-    elif device == "cuda" or (need and device != "cpu"):
+    elif device.startswith("cuda") or (need and device != "cpu"):
         yield Line("FAIL", "torch", f"{built}; no GPU to be used", _why_no_gpu())
     else:
         yield Line("ok", "torch", f"{built}; works on the CPU, as this profile may")

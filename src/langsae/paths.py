@@ -1,6 +1,7 @@
-"""Paths in configurations: `$NAME` and `~`."""
+"""Paths in configurations: `$NAME`, `~` and `{step}`."""
 
 import os
+import re
 import string
 from pathlib import Path
 
@@ -8,6 +9,12 @@ from langsae.errors import InputError
 
 # Where data that cannot be shipped lies, unless the environment says otherwise.
 _DEFAULTS = {"LANGSAE_REFERENCE": "../shared"}
+_STEP = re.compile(r"\{step(?::0(\d+)d)?\}")
+
+
+def at_step(place: str, step: int) -> str:
+    """`place` (a path, repository or revision) with `{step}` or `{step:07d}` filled in."""
+    return _STEP.sub(lambda found: f"{step:0{found[1] or 1}d}", place)
 
 
 def expand(path: str) -> Path:
