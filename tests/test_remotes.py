@@ -2,6 +2,7 @@
 
 A small project stands for ours: its stages make folders, one measures, one gives verdicts. The
 store is moto's server, which checks signatures and rights; objects are spoilt in it as they lie.
+Each fault is there once without -m slow, which adds the other kind of remote to it.
 """
 
 import contextlib
@@ -195,7 +196,7 @@ def test_a_push_that_a_stopping_server_cut_short_is_finished_by_the_next(project
     assert len(stored) == 4 * (1 + len(FAULTS))
 
 
-@pytest.mark.parametrize("remote", ["folder", "store"])
+@pytest.mark.parametrize("remote", [pytest.param("folder", marks=pytest.mark.slow), "store"])
 def test_a_fresh_clone_recomputes_nothing_and_gives_the_same_verdicts(project, remote):
     """Without dvc.lock, only the run-cache knows what the stages gave."""
     clone = project.clone(f"good-{remote}", remote, **project.server.environ)
@@ -245,7 +246,7 @@ def spoilt_objects(project: Project, store: FolderStore | BucketStore) -> Iterat
             store.write(key, data)
 
 
-@pytest.fixture(scope="module", params=["folder", "store"])
+@pytest.fixture(scope="module", params=["folder", pytest.param("store", marks=pytest.mark.slow)])
 def spoilt(request, project) -> Spoilt:
     clone = project.clone(f"spoilt-{request.param}", request.param, **project.server.environ)
     with spoilt_objects(project, project.stores[request.param]):
@@ -385,6 +386,7 @@ def test_answers_cut_short_and_a_store_that_is_busy(project):
                                        if not path.startswith(spoilt)}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_fresh_users_path_is_timed(project, tmp_path):
     script, environ = str(ROOT / "bench" / "fresh_user.sh"), project.copy.environ
     settings = {"CHECKOUT": str(project.copy.root), "SETUP": "mkdir .venv"}
