@@ -36,6 +36,7 @@ class Good:
         text = params.read_text(encoding="utf-8")
         # as often as can be, so that kills fall on and between checkpoints
         params.write_text(text.replace("checkpoint_seconds: 5", "checkpoint_seconds: 1"))
+        self.copy.run("langsae", "verify", "--acknowledge")  # what the tree as it is now says
         self.copy.run("langsae", "repro")
         self.stages = _stages(self.copy.root)
 
