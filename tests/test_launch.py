@@ -12,7 +12,8 @@ import ray_tasks
 from langsae import launch, launch_ray, sharded, stream
 from langsae.cells import Cells
 from langsae.errors import InputError
-from langsae.launch import Launch, Ray, each, settings
+from langsae.launch import each, settings
+from langsae.launching import LOCAL, Launch, Ray
 from langsae.models.source import prepare
 from langsae.models.spec import TinyModel
 
@@ -53,7 +54,7 @@ def test_all_are_tried_and_those_that_failed_are_named(tmp_path, capsys):
         for name in ("a", "b", "c", "d")
     }
     with pytest.raises(InputError) as raised:
-        each(ray_tasks.work, tasks, launch.LOCAL, "cells")
+        each(ray_tasks.work, tasks, LOCAL, "cells")
     assert str(raised.value).startswith("cells: 2 of 4 failed")
     assert str(raised.value).endswith("b: no such layer; take another; c: ZeroDivisionError: by 0")
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["a.json", "d.json"]
@@ -65,14 +66,14 @@ def test_all_are_tried_and_those_that_failed_are_named(tmp_path, capsys):
 def test_an_interrupt_is_no_failed_task(tmp_path):
     tasks = {"a": ray_tasks.Task(tmp_path, "a", fault=KeyboardInterrupt())}
     with pytest.raises(KeyboardInterrupt):
-        each(ray_tasks.work, tasks, launch.LOCAL, "cells")
+        each(ray_tasks.work, tasks, LOCAL, "cells")
 
 
 def test_settings_are_local_where_params_say_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     params = tmp_path / "params.yaml"
     params.write_text("seed: 0\n")
-    assert settings() == launch.LOCAL
+    assert settings() == LOCAL
     params.write_text("launch: ray\nray: {address: 'head:6379', gpus: 0.5}\n")
     assert settings() == Launch(launch="ray", ray=Ray(address="head:6379", gpus=0.5))
 
@@ -131,7 +132,7 @@ def collected(folder, tmp_path, how, again=None):
 
 def test_shards_give_the_bytes_of_one_pass(folder, tmp_path, here):
     torch.set_num_threads(1)
-    whole = saved(collected(folder, tmp_path, launch.LOCAL), tmp_path / "whole")
+    whole = saved(collected(folder, tmp_path, LOCAL), tmp_path / "whole")
     assert here == []
     assert len(whole) == 3
     for count in (1, 3, 50):  # more shards than batches, too
@@ -143,7 +144,7 @@ def test_shards_give_the_bytes_of_one_pass(folder, tmp_path, here):
 
 def test_finished_shards_are_collected_once(folder, tmp_path, here):
     """One shard fails; the next run collects it alone, and the whole is what it should be."""
-    expected = saved(collected(folder, tmp_path, launch.LOCAL), tmp_path / "whole")
+    expected = saved(collected(folder, tmp_path, LOCAL), tmp_path / "whole")
     with pytest.raises(InputError, match=r"collecting: 1 of 4 failed.*shard 3 of 4: .*lost"):
         collected(folder, tmp_path, RAY, partial(_fails_at_third, folder, tmp_path / "mark"))
     assert here == [f"shard {n} of 4" for n in (4, 3, 2, 1)]
@@ -180,7 +181,7 @@ class Filled:
 
 def test_cells_are_filled_once_whoever_fills_them(tmp_path, here):
     again = partial(Filled, tmp_path / "cells")
-    sharded.fill(again, ray_tasks.compute(), launch.LOCAL, "squares")
+    sharded.fill(again, ray_tasks.compute(), LOCAL, "squares")
     assert Filled.computed == [], "locally the caller computes all"
     sharded.fill(again, ray_tasks.compute(), RAY, "squares")
     assert sorted(Filled.computed) == list(range(10))

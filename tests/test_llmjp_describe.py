@@ -20,7 +20,7 @@ from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.errors import InputError
 from langsae.files import read_json, write_json
-from langsae.launch import Launch
+from langsae.launching import Launch
 from langsae.metrics.semantics import CLASSES
 from langsae.metrics.token_language import language_of_token
 from langsae.models.language_model import load

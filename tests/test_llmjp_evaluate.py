@@ -11,7 +11,7 @@ from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.errors import InputError
 from langsae.files import read_json, sha256, write_json
-from langsae.launch import LOCAL
+from langsae.launching import LOCAL
 from langsae.models.language_model import load
 from langsae.models.source import prepare
 from langsae.models.spec import TinyModel

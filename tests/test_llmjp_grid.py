@@ -24,7 +24,7 @@ from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.errors import InputError
 from langsae.files import write_json
-from langsae.launch import Launch
+from langsae.launching import Launch
 from langsae.models.language_model import LanguageModel, load
 from langsae.models.source import prepare
 from langsae.models.spec import TinyModel

@@ -19,7 +19,7 @@ from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.errors import InputError
 from langsae.files import write_json
-from langsae.launch import Launch
+from langsae.launching import Launch
 from langsae.models.hooks import HookPoint
 from langsae.models.language_model import load
 from langsae.models.source import prepare

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 import ray_tasks
-from langsae import launch, launch_ray, sharded, stream
+from langsae import launch_ray, sharded, stream
 from langsae.errors import InputError
 from langsae.files import read_json
-from langsae.launch import Launch, Ray, each
+from langsae.launch import each
+from langsae.launching import LOCAL, Launch, Ray
 from langsae.models.source import prepare
 from langsae.models.spec import TinyModel
 
@@ -78,7 +79,7 @@ def test_shards_survive_a_lost_worker_and_give_the_bytes_of_one_pass(on_cluster,
     prepare(TinyModel(source="tiny", d_model=ray_tasks.D), tmp_path / "model")
     ray_tasks.compute().apply()
     opened, files = ray_tasks.open_pass(tmp_path), {}
-    for name, how in (("local", launch.LOCAL), ("ray", on_cluster)):
+    for name, how in (("local", LOCAL), ("ray", on_cluster)):
         again = partial(ray_tasks.open_pass, tmp_path, dying=True)
         scratch = tmp_path / "scratch"
         reducers = sharded.collect(opened, again, ray_tasks.compute(), scratch, how)

@@ -18,7 +18,7 @@ from torch import Tensor
 from langsae import hub
 from langsae.errors import InputError
 from langsae.files import digest, sha256
-from langsae.launch import Launch
+from langsae.launching import Launch
 from langsae.models.tokens import TokenPolicy, TokenTable
 from langsae.reducers.base import Reducer, SparseBatch
 from langsae.saes.codes import SparseCodes

@@ -12,7 +12,8 @@ from langsae import stream
 from langsae.command import run
 from langsae.compute import Compute
 from langsae.files import digest, publish
-from langsae.launch import LOCAL, Launch, settings
+from langsae.launch import settings
+from langsae.launching import LOCAL, Launch
 from langsae.params import section
 from langsae.reducers.base import Reducer
 from langsae.reducers.example_maxima import ExampleMaxima

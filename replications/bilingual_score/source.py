@@ -10,7 +10,7 @@ from langsae import sharded, stream
 from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.errors import InputError
-from langsae.launch import Launch
+from langsae.launching import Launch
 from langsae.models.language_model import load
 from langsae.models.pieces import pieces
 from langsae.models.tokens import TokenIds, TokenisedCorpus, tokenise

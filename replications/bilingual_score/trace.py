@@ -13,7 +13,8 @@ import pandas as pd
 from langsae.command import run
 from langsae.compute import Compute
 from langsae.files import publish, read_json
-from langsae.launch import LOCAL, Launch, settings
+from langsae.launch import settings
+from langsae.launching import LOCAL, Launch
 from langsae.params import section
 from langsae.reducers.traces import FeatureTraces
 from replications.bilingual_score import series

@@ -16,7 +16,8 @@ from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.errors import InputError
 from langsae.files import publish
-from langsae.launch import LOCAL, Launch, settings
+from langsae.launch import settings
+from langsae.launching import LOCAL, Launch
 from langsae.models.language_model import LanguageModel, pick_device
 from langsae.models.source import LoadedModel, load_source
 from langsae.models.tokens import TokenPolicy, tokenise

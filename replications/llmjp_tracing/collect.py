@@ -18,6 +18,7 @@ from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.errors import InputError
 from langsae.files import digest, publish, read_json, sha256, write_json
+from langsae.launching import Launch
 from langsae.metrics.token_language import vocabulary_languages
 from langsae.models.language_model import LanguageModel, load
 from langsae.models.tokens import TokenisedCorpus, tokenise
@@ -85,7 +86,7 @@ def main() -> None:
 
 def collect(
     wanted: Run, collecting: Collecting, compute: Compute, saes: Path, out: Path, scratch: Path,
-    how: launch.Launch,
+    how: Launch,
 ) -> None:  # fmt: skip
     """Collect every checkpoint of `wanted` and publish their folders and totals.json at `out`.
 

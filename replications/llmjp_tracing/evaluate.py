@@ -21,6 +21,7 @@ from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.errors import InputError
 from langsae.files import digest, publish, read_json, sha256, write_json
+from langsae.launching import Launch
 from langsae.models.language_model import LanguageModel, load
 from langsae.models.tokens import TokenisedCorpus, tokenise
 from langsae.ngrams import Bigram, NGram, Unigram, transitions
@@ -59,7 +60,7 @@ def main() -> None:
     evaluate(wanted, compute, out, Path("scratch") / STUDY, launch.settings())
 
 
-def evaluate(wanted: Run, compute: Compute, out: Path, scratch: Path, how: launch.Launch) -> None:
+def evaluate(wanted: Run, compute: Compute, out: Path, scratch: Path, how: Launch) -> None:
     """Publish perplexity.csv at `out`: a row a model and language, the baselines last.
 
     Models that are done wait in `scratch`, so a killed run goes on where it was. Raises InputError

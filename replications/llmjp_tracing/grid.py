@@ -16,7 +16,8 @@ import torch
 from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.files import digest, publish, read_json, write_json
-from langsae.launch import Launch, each
+from langsae.launch import each
+from langsae.launching import Launch
 from langsae.models.language_model import LanguageModel, load
 from langsae.paths import at_step
 from langsae.saes.sparse_step import ROWS

@@ -19,8 +19,9 @@ from langsae.compute import Compute
 from langsae.corpora.lines import write_jsonl
 from langsae.errors import InputError
 from langsae.files import digest, publish, read_json, write_json
-from langsae.launch import Launch, each
+from langsae.launch import each
 from langsae.launch import settings as launch_settings
+from langsae.launching import Launch
 from langsae.params import section
 from replications.llmjp_tracing import described, draws, inject_cells, inject_scores
 from replications.llmjp_tracing.draws import Setting

@@ -20,7 +20,8 @@ from langsae.command import run as command
 from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.files import digest, publish, read_json, write_json
-from langsae.launch import Launch, each, settings
+from langsae.launch import each, settings
+from langsae.launching import Launch
 from langsae.models.hooks import HookPoint
 from langsae.models.language_model import LanguageModel, load
 from langsae.models.tokens import TokenisedCorpus, tokenise

@@ -6,7 +6,8 @@ from pathlib import Path
 from langsae.command import run as command
 from langsae.compute import Compute
 from langsae.files import read_json
-from langsae.launch import Launch, settings
+from langsae.launch import settings
+from langsae.launching import Launch
 from langsae.params import section
 from replications.llmjp_tracing.grid import cells, fill, publish_grid
 from replications.llmjp_tracing.run import STUDY, Run, folder, history_folder

@@ -22,8 +22,8 @@ from langsae.errors import InputError
 from langsae.files import digest, publish, write_json
 from langsae.identify_language import LanguageIdentifier
 from langsae.languages import by_name
-from langsae.launch import LOCAL, Launch
 from langsae.launch import settings as launch_settings
+from langsae.launching import LOCAL, Launch
 from langsae.models.hooks import HookPoint
 from langsae.models.language_model import load
 from langsae.models.tokens import tokenise

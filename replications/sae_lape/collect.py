@@ -15,7 +15,8 @@ from langsae.corpora.parallel import ParallelCorpus
 from langsae.errors import InputError
 from langsae.files import digest, publish
 from langsae.languages import by_name
-from langsae.launch import LOCAL, Launch, settings
+from langsae.launch import settings
+from langsae.launching import LOCAL, Launch
 from langsae.models.hooks import HookPoint
 from langsae.models.language_model import LanguageModel, load
 from langsae.models.tokens import TokenisedCorpus, tokenise

@@ -20,8 +20,8 @@ from langsae.compute import Compute
 from langsae.corpora.parallel import ParallelCorpus
 from langsae.errors import InputError
 from langsae.files import publish, write_json
-from langsae.launch import LOCAL, Launch
 from langsae.launch import settings as launch_settings
+from langsae.launching import LOCAL, Launch
 from langsae.metrics import overlap
 from langsae.models.hooks import HookPoint
 from langsae.models.language_model import load

@@ -21,8 +21,8 @@ from langsae.files import publish, write_json
 from langsae.generate import Continuation, Generation
 from langsae.identify_language import LanguageIdentifier
 from langsae.languages import find
-from langsae.launch import LOCAL, Launch
 from langsae.launch import settings as launch_settings
+from langsae.launching import LOCAL, Launch
 from langsae.metrics.generation import distinct, script_share
 from langsae.models.language_model import LanguageModel, load
 from langsae.models.tokens import TokenIds, TokenisedCorpus, TokenPolicy

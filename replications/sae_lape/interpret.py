@@ -27,8 +27,8 @@ from langsae.interpret.endpoint import Endpoint, EndpointSpec
 from langsae.interpret.judge import Judge
 from langsae.interpret.local import LocalModel, LocalSpec
 from langsae.interpret.score import Asking
-from langsae.launch import LOCAL, Launch
 from langsae.launch import settings as launch_settings
+from langsae.launching import LOCAL, Launch
 from langsae.models.language_model import pick_device
 from langsae.models.source import load_source
 from langsae.params import Spec, section

@@ -21,8 +21,8 @@ from langsae.files import publish, write_json
 from langsae.impact import Impacted, Plan, Scoring
 from langsae.interventions import Intervention
 from langsae.languages import by_name
-from langsae.launch import LOCAL, Launch
 from langsae.launch import settings as launch_settings
+from langsae.launching import LOCAL, Launch
 from langsae.models.language_model import LanguageModel, load
 from langsae.models.tokens import tokenise
 from langsae.params import Spec

@@ -16,7 +16,7 @@ from langsae.interpret.chunks import chunk
 from langsae.interpret.contexts import Sample, Sampling, Windows, draw
 from langsae.interpret.score import Pieces
 from langsae.languages import by_name
-from langsae.launch import LOCAL, Launch
+from langsae.launching import LOCAL, Launch
 from langsae.models.hooks import HookPoint
 from langsae.models.language_model import LanguageModel, load
 from langsae.models.pieces import pieces

@@ -4,47 +4,19 @@ A part publishes its own output, so which of the two ran it, and how often it wa
 show in results. All machines see the same files under the same paths.
 """
 
-import os
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TypeVar
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 from langsae.errors import InputError
-from langsae.params import Spec, load_yaml, parse
+from langsae.launching import Launch, attempt
+from langsae.params import load_yaml, parse
 
 T = TypeVar("T")
 PARAMS = Path("params.yaml")
-
-
-class Ray(Spec):
-    """Section `ray` of params.yaml.
-
-    address: null starts Ray on this machine; "auto" or "host:port" joins a cluster of which this
-    machine is a node. cpus, gpus: what one task asks for (a share of a GPU, too). retries: of a
-    task whose worker or node was lost. shards: parts into which a collection or a matrix of cells
-    is divided; it does not depend on the cluster's size, so finished ones fit when that changes.
-    """
-
-    address: Annotated[str, Field(pattern=r"^(auto|[\w.\-]+:\d+)$")] | None = None
-    cpus: NonNegativeFloat = 2
-    gpus: NonNegativeFloat = 0
-    retries: NonNegativeInt = 3
-    shards: PositiveInt = 8
-
-
-class Launch(Spec):
-    """How parts are run: keys `launch` and `ray` of params.yaml."""
-
-    launch: Literal["local", "ray"] = "local"
-    ray: Ray = Ray()
-
-
-LOCAL = Launch()
 
 
 def settings() -> Launch:
@@ -87,18 +59,3 @@ def _one_after_another(
             sys.stderr.write(trace)
         bar.update()
     return faults
-
-
-def attempt(work: Callable[[T], None], task: T) -> tuple[str, str] | None:
-    """None if `work(task)` succeeds, else why it failed in one line, and a traceback.
-
-    The traceback is "" for an InputError, which says enough, unless LANGSAE_DEBUG is set.
-    """
-    try:
-        work(task)
-    except Exception as error:
-        text = " ".join(str(error).split())
-        if not isinstance(error, InputError):
-            return f"{type(error).__name__}: {text}", traceback.format_exc()
-        return text, traceback.format_exc() if os.environ.get("LANGSAE_DEBUG") else ""
-    return None

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from langsae.errors import InputError
-from langsae.launch import Launch, Ray, attempt
+from langsae.launching import Launch, Ray, attempt
 
 T = TypeVar("T")
 # Of the environment, what tasks need; never a secret, since Ray keeps what it is given.

@@ -9,7 +9,8 @@ from langsae import stream
 from langsae.cells import discard
 from langsae.compute import Compute
 from langsae.files import digest, publish
-from langsae.launch import Launch, each
+from langsae.launch import each
+from langsae.launching import Launch
 from langsae.models.language_model import LanguageModel
 from langsae.models.tokens import TokenisedCorpus
 from langsae.reducers.base import Reducer
