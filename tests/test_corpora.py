@@ -259,6 +259,7 @@ def test_cleaning_in_order(tmp_path):
     assert nfc.texts == {"vi": ("\u1ebf \u1ebf", "\uff11 ba ba"), "en": ("one two", "three!")}
     assert make(**spec, normalise="NFKC").texts["vi"][2] == "1 ba ba"
     assert make(**spec, min_characters=2, rows="1:").texts["en"] == ("three!",)
+    assert make(**spec, min_characters=2, max_characters=3).texts["en"] == ("one", "thr")
 
 
 def test_shuffle_is_numpys_default_generator():

@@ -56,10 +56,10 @@ def permutation(seed: int, rows: int) -> np.ndarray:
 
 
 def clean(text: str, spec: SourceSpec) -> str:
-    """Unicode normalisation, then white space off both ends, as far as `spec` asks."""
+    """Unicode normalisation, white space off both ends, a cut, as far as `spec` asks."""
     if spec.normalise != "none":
         text = unicodedata.normalize(spec.normalise, text)
-    return text.strip() if spec.strip else text
+    return (text.strip() if spec.strip else text)[: spec.max_characters]
 
 
 def _long_enough(

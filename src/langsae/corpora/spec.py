@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from langsae.corpora.parallel import parse_slice
 from langsae.errors import InputError
@@ -33,12 +33,14 @@ Names = Literal["code", "iso639_3", "flores", "script", "name"]
 
 
 class SourceSpec(Spec):
-    """Fields every source has; cleaning happens in the order of the last five."""
+    """Fields every source has; cleaning happens in the order of the last six."""
 
     languages: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_languages)]
     normalise: Literal["NFC", "NFKC", "none"] = "none"
     strip: bool = True
-    # In Unicode code points. An aligned row goes when it is too short in any language.
+    # In Unicode code points. Longer texts are cut: articles of which a token policy takes the first lines alone.
+    max_characters: PositiveInt | None = None
+    # An aligned row goes when it is too short in any language.
     min_characters: NonNegativeInt = 0
     # Rows are put in the order numpy.random.default_rng(shuffle_seed).permutation(rows).
     shuffle_seed: NonNegativeInt | None = None
