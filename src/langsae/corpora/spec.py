@@ -38,7 +38,7 @@ class SourceSpec(Spec):
     languages: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_languages)]
     normalise: Literal["NFC", "NFKC", "none"] = "none"
     strip: bool = True
-    # In Unicode code points. Longer texts are cut: of articles a policy takes the first lines alone.
+    # In Unicode code points. Longer texts are cut: of articles a policy takes a few lines alone.
     max_characters: PositiveInt | None = None
     # An aligned row goes when it is too short in any language.
     min_characters: NonNegativeInt = 0
