@@ -14,7 +14,7 @@ export OMP_WAIT_POLICY ?= passive
 export PYTHONDONTWRITEBYTECODE :=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test slow bench faults lint clean
+.PHONY: setup demo test slow bench faults image lint clean
 .DEFAULT_GOAL := demo
 
 setup: $(VENV)/.installed
@@ -45,6 +45,10 @@ bench: setup
 # Half an hour; mounting the small disks needs root. Writes docs/faults.md
 faults: setup
 	PYTHONPATH=tests:. $(BIN)/python -m faults
+
+# Builds the Dockerfile without a daemon and runs the smoke profile in it: root, Debian, 25 minutes
+image:
+	.ci/image
 
 lint: setup
 	$(BIN)/ruff check .
