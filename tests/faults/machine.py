@@ -22,7 +22,7 @@ JUMPS = {
     "jumps a day back": ("+0", "-1d"),
     "jumps a day on": ("+0", "+1d"),
 }
-_SLACK = 64 * 1024  # bytes of a full disk that are free
+_SLACK = 8 * 1024  # bytes of a full disk that are free
 
 
 def of_disks(good: Good, zygote: Zygote) -> Iterator[Row]:
@@ -36,7 +36,12 @@ def of_disks(good: Good, zygote: Zygote) -> Iterator[Row]:
             remove(work.root, stage.outs)
             with _disk((work.root / stage.outs[0]).parent, options):
                 ended = zygote.run(work.root, stage.command)
-            _after(row, good, work, zygote, stage, ended.status, ended.said)
+                fitted = ended.status == 0 and good.same(work, stage.outs)
+            if ended.status == 0:  # small enough for the disk; it goes with the disk
+                row.add(fitted, loud=False, message="" if fitted else f"{stage.name}: other bytes")
+                zygote.run(work.root, stage.command)
+            else:
+                _after(row, good, work, zygote, stage, ended.status, ended.said)
         yield row
 
 
