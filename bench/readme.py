@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import bilingual, collect, grid, lape, memory
+from bench import bilingual, collect, grid, lape, memory, semantics
 from bench.common import RESULTS, markdown
 from langsae.files import publish, read_json
 
@@ -37,6 +37,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "memory": ("Peak memory of collecting", memory.table),
     "lape": ("sae_lape at its published size", lape.table),
     "grid": ("llmjp_tracing: SAEs of all layers from one pass", grid.table),
+    "semantics": ("llmjp_tracing: semantic entropy of one layer's features", semantics.table),
     "bilingual": ("Bilingual score, from stream to ranked list", bilingual.table),
 }
 
