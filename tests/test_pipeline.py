@@ -219,7 +219,7 @@ def test_an_unchanged_project_runs_nothing_and_says_so_quickly(smoke, capsys):
     assert again.stages == []
     for name in expected_stages(smoke.copy):
         assert f"Stage '{name}' didn't change, skipping" in again.output
-    assert again.seconds < 20  # 5 on an idle machine
+    assert again.seconds < 60  # 7 on an idle machine
 
 
 def test_two_runs_in_two_places_are_equal_to_the_byte(smoke, tmp_path):
@@ -253,7 +253,7 @@ def test_metrics_and_plots_are_shown(smoke):
     for study in STUDIES:
         path = f"results/{study}/smoke.json"
         written = numbers(json.loads((smoke.copy.root / path).read_text(encoding="utf-8")))
-        assert len(written) > 50
+        assert len(written) > 20
         assert numbers(shown[""]["data"][path]["data"]) == written
     page = smoke.copy.run("dvc", "plots", "show", "--out", "shown")
     assert "index.html" in page.output

@@ -543,7 +543,7 @@ def wide_gemma_scope(
     """GemmaScope's own sizes; `features` [2 d] pass on the parts of x - mean [d] above `threshold`.
 
     Even ones the positive part of a dimension, odd ones the negative part. The other latents are
-    zero and dead: packed, the file is small. FVU is at most 1 on any stream with that mean.
+    zero and dead. FVU is at most 1 on any stream with that mean.
     """
     d_model = len(mean)
     encoder = np.zeros((d_model, d_sae), np.float32)
@@ -552,7 +552,7 @@ def wide_gemma_scope(
     bar = np.full(d_sae, 1e6, np.float32)
     bar[features] = threshold
     array = io.BytesIO()
-    np.savez_compressed(
+    np.savez(
         array,
         W_enc=encoder,
         W_dec=np.ascontiguousarray(encoder.T),

@@ -16,7 +16,7 @@ STAGE = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
 # argv: a JSON list of [folder, module, *arguments]. Every module is run as `python -m` would run
 # it in that folder, but in this one process: libraries are imported once. Prints JSON.
 _ONE_PROCESS = """
-import contextlib, io, json, os, runpy, sys
+import contextlib, io, json, os, runpy, sys, traceback
 commands, results, out = json.loads(sys.argv[1]), [], sys.stdout
 for folder, module, *arguments in commands:
     os.chdir(folder)
@@ -26,6 +26,9 @@ for folder, module, *arguments in commands:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         except SystemExit as exit:
             status = exit.code or 0
+        except Exception:
+            status = 1
+            traceback.print_exc()
     results.append([status, errors.getvalue()])
 json.dump(results, out)
 """
