@@ -90,6 +90,8 @@ LABEL org.opencontainers.image.title=langsae \
       org.opencontainers.image.description="How sparse-autoencoder features behave across languages" \
       org.opencontainers.image.licenses=MIT \
       org.opencontainers.image.revision=${REVISION}
+# What results say they were made by, where there is no git repository to ask.
+ENV LANGSAE_REVISION=${REVISION}
 USER 1000:1000
 WORKDIR /langsae
 VOLUME ["/cache"]

@@ -306,7 +306,8 @@ def test_readme_table(root):
         update_readme(root / "README.md", rows)
 
 
-def test_evidence_is_the_same_bytes_for_the_same_inputs(root):
+def test_evidence_is_the_same_bytes_for_the_same_inputs(root, monkeypatch):
+    monkeypatch.delenv("LANGSAE_REVISION", raising=False)
     record(root)
     path = root / "results/toy/paper.json"
     first = path.read_bytes()
@@ -316,6 +317,10 @@ def test_evidence_is_the_same_bytes_for_the_same_inputs(root):
     assert manifest["commit"] == "unknown"
     assert manifest["packages"]["numpy"]
     assert read_evidence(root, "toy")["paper"].inputs == HASH
+    monkeypatch.setenv("LANGSAE_REVISION", "e83c5163")  # what the image sets
+    record(root)
+    assert path.read_bytes() == first
+    assert json.loads(path.with_suffix(".manifest.json").read_text())["commit"] == "e83c5163"
 
 
 def test_measured_twice_and_foreign_types(root):

@@ -148,12 +148,13 @@ def manifest(root: str | Path = ".") -> dict[str, Any]:
 
 
 def _commit(root: str | Path) -> str:
-    """The commit, with `-dirty` when tracked files differ from it; "unknown" outside git."""
+    """The commit, with `-dirty` when tracked files differ from it; outside git, as in the image's
+    own project, the one that $LANGSAE_REVISION names, else "unknown"."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         answer = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("LANGSAE_REVISION", "unknown")
     return answer.stdout.strip()
 
 
