@@ -14,7 +14,7 @@ def ends(error: BaseException, capsys) -> tuple[int, str]:
         raise error
 
     with pytest.raises(SystemExit) as exit:
-        command.run(fails)
+        command.one_line(fails)
     return exit.value.code, capsys.readouterr().err
 
 
@@ -47,5 +47,5 @@ def test_torchs_own_allocator_counts_as_memory():
 
 def test_a_mistake_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
-        command.run(lambda: 1 / 0)
+        command.one_line(lambda: 1 / 0)
     assert command.fault_of_machine(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None

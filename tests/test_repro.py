@@ -145,7 +145,7 @@ def test_an_interrupt_reaches_the_stage_once(project):
 def test_a_killed_runner_leaves_its_dvc_the_lock(project):
     first = project.start("slow")
     project.stage()
-    dvc = repro.holder(project.root).dvc
+    dvc = repro.holder(project.root).child
     first.kill()
     first.wait()
     status, output = project.run("slow")
@@ -162,7 +162,7 @@ def test_a_killed_dvc_takes_its_stage_with_it(project):
     """As the kernel does when memory is short: no stage goes on once the lock is free."""
     first = project.start("slow")
     stage = project.stage()
-    os.kill(repro.holder(project.root).dvc, signal.SIGKILL)
+    os.kill(repro.holder(project.root).child, signal.SIGKILL)
     first.communicate(timeout=30)
     assert first.returncode == 128 + signal.SIGKILL
     assert (project.root / "signals").read_text() == f"{int(signal.SIGTERM)}\n"

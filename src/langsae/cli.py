@@ -12,7 +12,7 @@ from langsae.verify import studies_of, verify
 def main() -> None:
     """Parse the command line and run the command; bad input is one line and exit status 2."""
     arguments = _parser().parse_args()
-    command.run(lambda: sys.exit(arguments.action(arguments)))
+    command.one_line(lambda: sys.exit(arguments.action(arguments)))
 
 
 def _parser() -> argparse.ArgumentParser:

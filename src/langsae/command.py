@@ -4,13 +4,33 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from langsae.errors import InputError
+from langsae.files import digest
+from langsae.locks import held_if_possible
 
 _GOES_ON = "then run the same command again: it goes on where it was"
 
 
 def run(function: Callable[[], object]) -> None:
+    """Call `function`, a stage's `main`, as `one_line` does, unless the same stage with the same
+    arguments runs in this folder already: two would share their scratch folders.
+
+    A file system without locks cannot tell, and does not matter.
+    """
+
+    def alone() -> None:
+        main = getattr(sys.modules["__main__"], "__spec__", None)
+        command = [main.name if main else sys.argv[0], *sys.argv[1:]]
+        lock = Path("scratch", f".{digest(command)[:16]}.lock")
+        with held_if_possible(lock, f"`{' '.join(command)}`"):
+            function()
+
+    one_line(alone)
+
+
+def one_line(function: Callable[[], object]) -> None:
     """Call `function`; bad input, a full or read-only disk and too little memory are one line on
     stderr and exit status 2.
 

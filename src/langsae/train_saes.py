@@ -2,8 +2,8 @@
 
 import argparse
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from langsae.corpora.build import build
 from langsae.corpora.spec import CorpusSpec
 from langsae.errors import InputError
 from langsae.files import digest, publish, read_json, write_json
+from langsae.locks import held_if_possible
 from langsae.models.hooks import HookPoint
 from langsae.models.language_model import LanguageModel, blocks, load, site_module
 from langsae.models.source import load_source, prepare
@@ -39,7 +40,14 @@ _NOT_OPTIONS = {"action", "out", "threads", "device", "corpus"}
 def run(arguments: argparse.Namespace) -> int:
     """`langsae train`."""
     torch.set_num_threads(arguments.threads)
-    scratch = _scratch(arguments)
+    with _held(arguments) as scratch:
+        names = _train(arguments, scratch)
+    print(f"done: {len(names)} SAEs in {arguments.out}")
+    return 0
+
+
+def _train(arguments: argparse.Namespace, scratch: Path) -> list[str]:
+    """Train and publish; the names of the hooks."""
     model = _model(arguments, scratch / "model")
     files, origin = _pretokenised(arguments, model, scratch)
     sequences = TokenSequences(files, arguments.shuffle_seed, arguments.max_sequences)
@@ -51,30 +59,25 @@ def run(arguments: argparse.Namespace) -> int:
     train = _by_sparsify if arguments.backend == "sparsify" else _by_langsae
     trained = train(arguments, chunks, scratch)
     _publish(arguments, chunks, trained, origin)
-    _remove(scratch)
-    print(f"done: {len(hooks)} SAEs in {arguments.out}")
-    return 0
+    shutil.rmtree(scratch)
+    return [str(hook) for hook in hooks]
 
 
 def tokenise(arguments: argparse.Namespace) -> int:
     """`langsae tokenise`: texts as sequences of one length in a Parquet file."""
-    scratch = _scratch(arguments)
-    prepare(parse(ModelSpec, own_run.model_of(arguments), "--model"), scratch)
-    _write(arguments, load_source(scratch).tokenizer, arguments.out)
-    _remove(scratch)
+    with _held(arguments) as scratch:
+        prepare(parse(ModelSpec, own_run.model_of(arguments), "--model"), scratch)
+        _write(arguments, load_source(scratch).tokenizer, arguments.out)
+        shutil.rmtree(scratch)
     return 0
 
 
-def _scratch(arguments: argparse.Namespace) -> Path:
-    """A folder beside --out that belongs to these options alone."""
+@contextmanager
+def _held(arguments: argparse.Namespace) -> Iterator[Path]:
+    """A folder beside --out that belongs to these options; nobody else makes --out meanwhile."""
     beside = arguments.out.with_name(f".{arguments.out.name}.scratch")
-    return beside / digest(_given(arguments))[:16]
-
-
-def _remove(scratch: Path) -> None:
-    shutil.rmtree(scratch)
-    with suppress(OSError):  # another run's is there
-        scratch.parent.rmdir()
+    with held_if_possible(beside / "lock", f"making {arguments.out}"):
+        yield beside / digest(_given(arguments))[:16]
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -87,9 +87,9 @@ def _after(row: Row, good: Good, work: WorkingCopy, zygote: Zygote, stage: Stage
 
 
 def of_two(good: Good, zygote: Zygote) -> Iterator[Row]:
-    """The same stage twice at once, and two `langsae repro`."""
+    """The same stage twice at once, without the runner, and two `langsae repro`."""
     work = good.another("two")
-    row = Row("two at once", "every long stage, without the lock")
+    row = Row("two at once", "every long stage, by `python -m`")
     for stage in [stage for stage in good.stages if stage.long]:
         remove(work.root, stage.outs)
         ended = zygote.together([work.root, work.root], stage.command)
