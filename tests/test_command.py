@@ -2,8 +2,10 @@
 
 import errno
 
+import pandas as pd
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from langsae import command
 from langsae.errors import InputError
@@ -45,7 +47,23 @@ def test_torchs_own_allocator_counts_as_memory():
     assert "out of memory" in command.fault_of_machine(found.value)
 
 
+@pytest.mark.parametrize("kind", ["safetensors", "table", "gone"])
+def test_a_damaged_artifact_is_one_line(kind, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("LANGSAE_DEBUG", raising=False)
+    path = tmp_path / "artifacts" / "x"
+    path.parent.mkdir()
+    if kind != "gone":
+        path.write_bytes(b"" if kind == "table" else b"\x10")
+    load = {"safetensors": load_file, "table": pd.read_csv, "gone": open}[kind]
+    with pytest.raises(SystemExit):
+        command.one_line(lambda: load(path))
+    said = capsys.readouterr().err
+    assert "an earlier stage made is not whole" in said
+    assert said.count("\n") == 1
+
+
 def test_a_mistake_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         command.one_line(lambda: 1 / 0)
-    assert command.fault_of_machine(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
+    missing = FileNotFoundError(errno.ENOENT, "No such file", "x")
+    assert command.fault_of_machine(missing) is command.fault_of_artifact(missing) is None

@@ -11,6 +11,8 @@ from langsae.files import digest
 from langsae.locks import held_if_possible
 
 _GOES_ON = "then run the same command again: it goes on where it was"
+# by name: not every command loads safetensors and pandas
+_NOT_WHOLE = {"SafetensorError", "EmptyDataError", "ParserError"}
 
 
 def run(function: Callable[[], object]) -> None:
@@ -31,8 +33,8 @@ def run(function: Callable[[], object]) -> None:
 
 
 def one_line(function: Callable[[], object]) -> None:
-    """Call `function`; bad input, a full or read-only disk and too little memory are one line on
-    stderr and exit status 2.
+    """Call `function`; bad input, a full or read-only disk, too little memory and what an earlier
+    stage left that is not whole are one line on stderr and exit status 2.
 
     Set LANGSAE_DEBUG=1 to see the traceback.
     """
@@ -42,7 +44,8 @@ def one_line(function: Callable[[], object]) -> None:
         print("langsae: interrupted; run the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
-        message = str(error) if isinstance(error, InputError) else fault_of_machine(error)
+        message = str(error) if isinstance(error, InputError) else None
+        message = message or fault_of_machine(error) or fault_of_artifact(error)
         if message is None or os.environ.get("LANGSAE_DEBUG"):
             raise
         print(f"langsae: error: {message}", file=sys.stderr)
@@ -66,4 +69,13 @@ def fault_of_machine(error: BaseException) -> str | None:
         sign in text for sign in ("can't allocate memory", "out of memory", "Cannot allocate")
     ):
         return f"out of memory; lower compute.batch_tokens (or a bank's chunk_tokens), {_GOES_ON}"
+    return None
+
+
+def fault_of_artifact(error: BaseException) -> str | None:
+    """That a file which a stage made is gone or damaged; None for an error of another kind."""
+    text = " ".join(str(error).split())
+    gone = isinstance(error, FileNotFoundError) and "artifacts/" in text
+    if gone or type(error).__name__ in _NOT_WHOLE:
+        return f"a file that an earlier stage made is not whole ({text}); `langsae repro` mends it"
     return None

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import machine as this_machine
-from faults import kills, machine
+from faults import damage, kills, machine
 from faults.inputs import of_inputs
 from faults.rows import Row, table
 from faults.stages import Good
 from faults.zygote import Zygote
 from langsae.files import read_json, write_json
 
-SECTIONS = ("inputs", "kills", "merge", "disks", "memory", "two", "clocks", "pipeline")
+SECTIONS = ("inputs", "kills", "merge", "disks", "memory", "two", "clocks", "pipeline", "damage")
 MEASURED, TABLE = Path("docs/faults.json"), Path("docs/faults.md")
 
 
@@ -47,6 +47,7 @@ def sections(
             "two": lambda: machine.of_two(good, zygote),
             "clocks": lambda: machine.of_clocks(good),
             "pipeline": lambda: [kills.of_pipeline(good, count, seed)],
+            "damage": lambda: damage.of_damage(good, seed),
         }
         for name in SECTIONS:
             if name in wanted and name in makers:

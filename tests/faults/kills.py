@@ -1,11 +1,13 @@
 """SIGKILL at random moments: of single stages, of the merge of results, of the whole pipeline."""
 
-import os
+import contextlib
 import random
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
+
+import psutil
 
 from faults.rows import Row, last_line
 from faults.stages import Good, Stage, remove
@@ -89,12 +91,15 @@ def of_pipeline(good: Good, kills: int, seed: int) -> Row:
     (work.root / "params.yaml").write_bytes((good.copy.root / "params.yaml").read_bytes())
     row = Row(FAULT, "`langsae repro` and all it started")
     for _ in range(kills):
-        process = subprocess.Popen(
-            ["langsae", "repro"], cwd=work.root, env=work.environ, start_new_session=True,
+        process = psutil.Popen(
+            ["langsae", "repro"], cwd=work.root, env=work.environ,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         time.sleep(rng.uniform(2, 25))
-        os.killpg(process.pid, signal.SIGKILL)
+        # `dvc repro` and its stages are a session of their own, which outlives the runner
+        for one in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
         process.wait()
     done = work.run("langsae", "repro", check=False)
     outs = tuple(out for stage in good.stages for out in stage.outs if "verif" not in out)

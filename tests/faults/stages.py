@@ -40,10 +40,10 @@ class Good:
         self.copy.run("langsae", "repro")
         self.stages = _stages(self.copy.root)
 
-    def another(self, name: str) -> WorkingCopy:
-        """A copy of the finished run, with DVC's state but not its cache."""
+    def another(self, name: str, cache: bool = False) -> WorkingCopy:
+        """A copy of the finished run, with DVC's state, and its cache if wanted."""
         root = self.copy.root.with_name(name)
-        ignore = shutil.ignore_patterns("cache", "__pycache__")
+        ignore = shutil.ignore_patterns("__pycache__", *([] if cache else ["cache"]))
         shutil.copytree(self.copy.root, root, ignore=ignore, symlinks=True)
         return WorkingCopy(root)
 
