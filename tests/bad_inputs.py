@@ -512,6 +512,60 @@ STORED = [
 ]  # fmt: skip
 
 
+# --- checkpoints, and the stages of the studies
+
+
+def history(name: str, words: str, **spec: Any) -> BadInput:
+    """A section of `histories`, to stage prepare_history."""
+    section = {"source": "pretrain", "corpus": "own", "tokenizer": {"vocabulary": 300, "least": 2},
+               "model": {"d_model": 16, "layers": 1, "heads": 2, "d_mlp": 32},
+               "training": {"steps": 2, "rows": 2, "row_tokens": 16}} | spec  # fmt: skip
+    made = files({"params.yaml": PREPARED | {"histories": {"own": section}}})
+    return BadInput(f"history: {name}", made, ("langsae.stages.history", "own"), words, True)
+
+
+def stage(module: str, name: str, words: str, key: str = "own", **run: Any) -> BadInput:
+    """A run of a study, to one of its stages; its model and texts are there, its SAEs are not."""
+    study = module.split(".")[0]
+    given = {"model": "tiny", "corpus": "own", "saes": "own",
+             "policy": {"bos": "prepend", "count_bos": False}} | RUNS[study] | run  # fmt: skip
+    made = files({"params.yaml": PREPARED | {study: {"runs": {"own": given}}}})
+    return BadInput(f"{module}: {name}", made, (f"replications.{module}", key), words, True)
+
+
+RUNS: dict[str, dict[str, Any]] = {
+    "flores_exploration": {"hooks": ["resid_post.0"]},
+    "bilingual_score": {"hook": "resid_post.0"},
+    "sae_lape": {"hooks": ["mlp_out.0"], "test": "own", "impact": "own", "similarity": "own"},
+}
+SHAPE, STEPS = {"layers": 1, "heads": 2, "d_mlp": 32}, {"rows": 2, "row_tokens": 16}
+STAGES = [
+    history("unknown source", "source", source="dream"),
+    history("unknown key", "Extra inputs", checkpoint=[1]),
+    history("a checkpoint beyond the end", "beyond the last step", checkpoints=[3]),
+    history("a negative checkpoint", "checkpoints", checkpoints=[-1]),
+    history("no steps", "steps", training=STEPS | {"steps": 0}),
+    history("a NaN rate", "muon_lr", training=STEPS | {"steps": 2, "muon_lr": float("nan")}),
+    history("heads that do not divide", "heads", model=SHAPE | {"d_model": 17}),
+    history("no texts", "no such file", corpus="absent"),
+    history("steps of one place", "{step}", source="checkpoints",
+            groups=[{"steps": [1, 2], "model": {"source": "folder", "path": "m"}}]),
+    *(
+        case
+        for module in ("flores_exploration.collect", "bilingual_score.collect", "sae_lape.collect")
+        for case in (
+            stage(module, "no such run", "'other' is missing", key="other"),
+            stage(module, "a run that leads elsewhere", "nothing at", key="../own"),
+            stage(module, "unknown key", "Extra inputs", hoks=["resid_post.0"]),
+            stage(module, "unknown policy", "bos", policy={"bos": "perhaps", "count_bos": False}),
+            stage(module, "a model that was not prepared", "no such file", model="absent"),
+            stage(module, "texts that were not prepared", "no such file", corpus="absent"),
+            stage(module, "SAEs that were not prepared", "no such file"),
+        )
+    ),
+]  # fmt: skip
+
+
 # --- the other commands
 
 
@@ -597,4 +651,4 @@ COMMANDS = [
         "--out", "out", "--hooks", "layers.0.mlp", "--ctx-len", "16", "--k", "0"),
 ]  # fmt: skip
 
-CASES = [*TEXTS, *SETTINGS, *MODELS, *SAES, *STORED, *COMMANDS]
+CASES = [*TEXTS, *SETTINGS, *MODELS, *SAES, *STORED, *STAGES, *COMMANDS]
