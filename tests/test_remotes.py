@@ -413,7 +413,7 @@ def test_a_summary_counts_what_it_does_not_name():
     line = listener.summary(True, ["artifacts/one"])
     assert f"damaged: files/md5/00/{0:030x}.dir" in line
     assert " and 2 more; removed, as it was not whole: artifacts/one; to mend" in line
-    assert "to mend" not in listener.summary(False, [])
+    assert listener.summary(False, []).endswith("run again")
 
 
 # --- our own pipeline

@@ -1,6 +1,7 @@
 """`langsae repro` against real DVC: one at a time, signals, exit status, what kills leave."""
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -228,3 +229,22 @@ def test_outside_a_project_and_on_a_read_only_one(tmp_path, monkeypatch):
     (tmp_path / ".dvc" / "tmp").touch()  # root may write anywhere, but in no file
     with pytest.raises(InputError, match="cannot be written"):
         repro.run([])
+
+
+@pytest.mark.parametrize("left", [b"MADE", b""], ids=["a flipped bit", "a power cut"])
+def test_a_damaged_object_of_the_cache_is_thrown_away(project, left):
+    """DVC itself trusts it, because it is read-only."""
+    project.go()
+    assert project.run("slow")[0] == 0
+    name = hashlib.md5(b"made").hexdigest()
+    cached = project.root / ".dvc" / "cache" / "files" / "md5" / name[:2] / name[2:]
+    assert cached.read_bytes() == b"made"
+    cached.chmod(0o644)
+    cached.write_bytes(left)
+    cached.chmod(0o444)
+    (project.root / "out").unlink()
+    status, output = project.run("slow")
+    assert status == 0
+    assert (project.root / "out").read_bytes() == cached.read_bytes() == b"made"
+    assert "Running stage 'slow'" in output
+    assert f"langsae: stored objects damaged: files/md5/{name[:2]}/{name[2:]}" in output

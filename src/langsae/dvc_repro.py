@@ -3,12 +3,17 @@
 With a remote's `verify` on, DVC 3 throws a damaged object away and runs the stage instead, and says
 the reason only to its debug log. Here that log is listened to, and the end of the run names the
 objects and the stages in one line.
+
+DVC also trusts whatever lies read-only in its cache, as after a power cut that left a file empty.
+Here each object is hashed before it is used, once a run, and thrown away when it is another.
 """
 
+import hashlib
 import logging
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 SHOWN = 5  # objects and stages that a line names before it only counts the rest
 _DB = "dvc_data.hashfile.db"  # where DVC says, when debugging, that an object is damaged
@@ -61,9 +66,33 @@ class Listener(logging.Handler):
         if pulling and (self.damaged or self.missing):
             parts.append("to mend the remote, delete there what does not have its name's md5, then "
                          "`dvc push --run-cache` where the results are whole")  # fmt: skip
+        elif self.damaged:
+            parts.append("thrown away: the stages that made them run again")
         elif self.failed or self.lost:
             parts.append("look at the network and the store, then run this again: it goes on")
         return f"langsae: stored objects {'; '.join(parts)}" if parts else None
+
+
+def distrust_cache() -> None:
+    """Have DVC, in this process, hash what it takes from its cache."""
+    from dvc_data.hashfile.db.local import LocalHashFileDB
+    from dvc_objects.errors import ObjectFormatError
+
+    trusting, known = LocalHashFileDB.check, set()
+
+    def check(self, oid, check_hash=True, _info=None):
+        meta, path = trusting(self, oid, check_hash, _info), self.oid_to_path(oid)
+        if path not in known and self.hash_name == "md5":  # not the hashes of DVC 2
+            with open(path, "rb") as file:
+                found = hashlib.file_digest(file, "md5").hexdigest()
+            if found != oid.removesuffix(".dir"):
+                Path(path).unlink()
+                logging.getLogger(_DB).debug("corrupted cache file '%s'.", path)
+                raise ObjectFormatError(f"{oid} is corrupted")
+            known.add(path)
+        return meta
+
+    LocalHashFileDB.check = check
 
 
 def discard(damaged: set[str]) -> list[str]:
@@ -122,6 +151,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run `dvc ARGUMENTS` in this process; its exit status."""
     from dvc.cli import main as dvc  # its import sets its loggers up
 
+    distrust_cache()
     listener = _listening()
     status = dvc(list(arguments))
     if status == 0 and not listener.stages:
