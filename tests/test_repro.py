@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from langsae import repro, rwlock
+from langsae import dvc_repro, repro, rwlock
 from langsae.errors import InputError
 
 # Says that it runs and which signals it got, and ends when told to, or after a minute.
@@ -248,3 +248,48 @@ def test_a_damaged_object_of_the_cache_is_thrown_away(project, left):
     assert (project.root / "out").read_bytes() == cached.read_bytes() == b"made"
     assert "Running stage 'slow'" in output
     assert f"langsae: stored objects damaged: files/md5/{name[:2]}/{name[2:]}" in output
+
+
+@pytest.mark.parametrize("share", [0, 0.2, 0.5, 0.8])
+def test_half_a_dvc_lock_does_not_stop_the_next_run(project, share):
+    (project.root / "dvc.yaml").write_text(PIPELINE.replace("outs:", "deps: [stage.py], outs:"))
+    project.go()
+    assert project.run("slow")[0] == 0
+    lock = project.root / "dvc.lock"
+    whole = lock.read_bytes()
+    lock.write_bytes(whole[: int(share * len(whole))])
+    assert share or project.run("slow", plain=True)[0] != 0
+    status, output = project.run("slow")
+    assert status == 0
+    assert "Running stage" not in output  # the run-cache knows it
+    assert lock.read_bytes() == whole
+    assert (project.root / "out").read_text() == "made"
+
+
+def test_a_dvc_lock_to_be_merged_is_left_alone(project):
+    text = "schema: '2.0'\n<<<<<<< HEAD\nstages: {}\n=======\n"
+    (project.root / "dvc.lock").write_text(text)
+    dvc_repro.clear_torn_lock(project.root)
+    assert (project.root / "dvc.lock").read_text() == text
+
+
+def test_a_kill_while_dvc_writes_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    from dvc.fs import localfs
+    from dvc.utils.serialize import _common, _yaml
+
+    class Unwritable:
+        pass
+
+    path = tmp_path / "dvc.lock"
+    path.write_text("stages: {}\n")
+    monkeypatch.setattr(_common, "_dump_data", _common._dump_data)  # put back afterwards
+    monkeypatch.setattr(_yaml, "_dump_data", _yaml._dump_data)
+    dvc_repro.write_whole()
+    with _yaml.modify_yaml(path, fs=localfs) as content:
+        content["stages"]["first"] = {"cmd": "true"}
+    assert path.read_text() == "stages:\n  first:\n    cmd: 'true'\n"
+    before = path.read_bytes()
+    with pytest.raises(Exception, match="Unwritable"), _yaml.modify_yaml(path, fs=localfs) as both:
+        both["stages"]["second"] = Unwritable()
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

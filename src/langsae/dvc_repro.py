@@ -5,7 +5,8 @@ the reason only to its debug log. Here that log is listened to, and the end of t
 objects and the stages in one line.
 
 DVC also trusts whatever lies read-only in its cache, as after a power cut that left a file empty.
-Here each object is hashed before it is used, once a run, and thrown away when it is another.
+Here each object is hashed before it is used, once a run, and thrown away when it is another. And
+it empties dvc.lock before it takes a second to write it: here the file is put in place whole.
 """
 
 import hashlib
@@ -15,6 +16,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
+from langsae.files import publish
+from langsae.repro import project
+
+TORN = Path(".dvc", "tmp", "dvc.lock.torn")
 SHOWN = 5  # objects and stages that a line names before it only counts the rest
 _DB = "dvc_data.hashfile.db"  # where DVC says, when debugging, that an object is damaged
 _OBJECT = re.compile(r"\b[0-9a-f]{32}(?:\.dir)?\b")
@@ -95,6 +102,41 @@ def distrust_cache() -> None:
     LocalHashFileDB.check = check
 
 
+def write_whole() -> None:
+    """Have DVC, in this process, write its YAML files beside their places and rename them."""
+    from dvc.fs import LocalFileSystem
+    from dvc.utils.serialize import _common, _yaml
+
+    in_place = _common._dump_data
+
+    def dump(path, data, dumper, fs=None, **how):
+        if fs is None or isinstance(fs, LocalFileSystem):
+            with publish(path) as temporary, temporary.open("w+", encoding="utf-8") as file:
+                dumper(data, file, **how)
+        else:
+            in_place(path, data, dumper, fs, **how)
+
+    _common._dump_data = _yaml._dump_data = dump
+
+
+def clear_torn_lock(root: Path) -> None:
+    """Move a dvc.lock that DVC would not take, as a plain `dvc repro` killed while it writes leaves
+    it, out of the way; one with a merge to be finished stays."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
+    lock = root / "dvc.lock"
+    text = lock.read_bytes() if lock.is_file() else None
+    if text is None or b"\n<<<<<<< " in text:
+        return
+    try:
+        COMPILED_LOCKFILE_SCHEMA(yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except (yaml.YAMLError, Invalid):
+        lock.replace(root / TORN)
+        print(f"langsae: moved dvc.lock, which a killed `dvc repro` left half-written, to {TORN}; "
+              "what DVC's run-cache knows is not computed again", file=sys.stderr)  # fmt: skip
+
+
 def discard(damaged: set[str]) -> list[str]:
     """Remove the outputs that lie here as a damaged listing said; their paths.
 
@@ -152,6 +194,8 @@ def main(arguments: Sequence[str]) -> int:
     from dvc.cli import main as dvc  # its import sets its loggers up
 
     distrust_cache()
+    write_whole()
+    clear_torn_lock(project(Path.cwd()))
     listener = _listening()
     status = dvc(list(arguments))
     if status == 0 and not listener.stages:

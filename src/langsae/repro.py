@@ -1,9 +1,9 @@
 """`langsae repro`: `dvc repro`, one at a time, stopped as a whole, never blocked by a killed one.
 
 DVC locks the files of each stage, but what it wrote down outlives a kill: an empty or stale
-`.dvc/tmp/rwlock` blocks every later run, and two runs of one stage can still meet on a shared
-volume. Here one flock is held around all of `dvc repro`; the kernel drops it however its holders
-end. Plain `dvc repro` still works, beside it or instead.
+`.dvc/tmp/rwlock` blocks every later run, half a dvc.lock does, too, and two runs of one stage can
+still meet on a shared volume. Here one flock is held around all of `dvc repro`; the kernel drops it
+however its holders end. Plain `dvc repro` still works, beside it or instead.
 """
 
 import os
