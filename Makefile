@@ -42,7 +42,7 @@ slow: setup
 bench: setup
 	env -u OMP_WAIT_POLICY $(BIN)/python -m bench
 
-# Half an hour; mounting the small disks needs root. Writes docs/faults.md
+# An hour; mounting the small disks needs root. Writes docs/faults.md
 faults: setup
 	PYTHONPATH=tests:. $(BIN)/python -m faults
 

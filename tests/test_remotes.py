@@ -420,6 +420,7 @@ def test_a_summary_counts_what_it_does_not_name():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)  # it computes the whole profile
 def test_the_smoke_profile_by_way_of_a_store(server, tmp_path):
     copy = WorkingCopy.make(tmp_path / "one", **server.environ)
     with open(copy.root / ".dvc" / "config", "a") as config:

@@ -1,7 +1,7 @@
 """`make faults`: inject faults into the smoke pipeline; writes docs/faults.json and docs/faults.md.
 
 --kills: of each long stage; --only: these sections, while the others stay as they were measured.
-The whole takes about half an hour on two cores.
+The whole takes about an hour on two cores.
 """
 
 import argparse
@@ -96,7 +96,8 @@ Written by `make faults` on {", ".join(dates)}: {"; ".join(sorted(here))};
 {sum(section["seconds"] for section in whole) / 60:.0f} minutes. Faults are injected into the smoke
 profile, and what is published afterwards is compared, to the byte, with an undisturbed run.
 `survived` counts faults after which the same command, run again, published exactly that (bad input:
-was refused in one line, with nothing left behind). The message is one of those that were shown.
+was refused in one line, with nothing left behind; damaged artifacts: after one `langsae repro`). The
+message is one of those that were shown.
 
 {killed} kills at random moments, {bad} bad inputs, {sum(row.wrong for row in rows)} silently wrong
 results.
