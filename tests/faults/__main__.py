@@ -96,8 +96,8 @@ Written by `make faults` on {", ".join(dates)}: {"; ".join(sorted(here))};
 {sum(section["seconds"] for section in whole) / 60:.0f} minutes. Faults are injected into the smoke
 profile, and what is published afterwards is compared, to the byte, with an undisturbed run.
 `survived` counts faults after which the same command, run again, published exactly that (bad input:
-was refused in one line, with nothing left behind; damaged artifacts: after one `langsae repro`). The
-message is one of those that were shown.
+was refused in one line, with nothing left behind; damaged artifacts: after one `langsae repro`).
+The message is one of those that were shown.
 
 {killed} kills at random moments, {bad} bad inputs, {sum(row.wrong for row in rows)} silently wrong
 results.
