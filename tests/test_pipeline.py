@@ -17,6 +17,9 @@ from langsae import verify
 from tools import stage_deps
 from working_copy import ROOT, Done, WorkingCopy
 
+# A fixture runs the whole smoke profile: minutes, and many times that on a busy machine.
+pytestmark = pytest.mark.timeout(2400)
+
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 STUDIES = verify.studies_of(ROOT)
 SOURCES = {
